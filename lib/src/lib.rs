@@ -1,0 +1,35 @@
+//! Milepost: verified milestones from the shell that reports them to the feed that shows them.
+//!
+//! The modules stand in the order of the flow; each begins with its idea and its invariants.
+//! `docs/ARCHITECTURE.md` draws how they work together.
+
+pub mod clock;
+pub mod error;
+
+pub mod canonical;
+pub mod identity;
+pub mod json;
+pub mod text;
+pub mod units;
+
+pub mod envelope;
+pub mod event;
+pub mod evidence;
+pub mod schema;
+
+pub mod audit;
+pub mod durable;
+pub mod index;
+pub mod journal;
+pub mod lock;
+pub mod logs;
+pub mod state_file;
+pub mod watch;
+
+pub mod secret;
+pub mod signing;
+
+pub mod cli;
+
+pub use clock::Timestamp;
+pub use error::{Error, Kind, Result};
