@@ -1,1 +1,300 @@
-//! (to be written)
+//! The audit journal: one hash-chained record for every outcome, from every tool.
+//!
+//! # Invariants
+//! - A record is appended under the lock of the journal whose effect it tells, after that effect is synced,
+//!   and both are on disk before the tool reports success.
+//! - Lines are stored in canonical form; `seq` and `prev` make them one chain (`chain`).
+//! - Nothing is locked while the audit is held.
+//! - `detail` names the journal and the offsets that a record tells of, so that settling can find out which
+//!   records beyond a mark were audited.
+//!
+//! Not here: reading for people (`audit-tail`).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use crate::{
+    Error, Kind, Result, canonical,
+    chain::{self, Chain},
+    clock, identity,
+    journal::{Item, JournalName, Reader, active::Active, line_before},
+    logs::Logs,
+};
+
+/// Names of an enumeration as they stand in the records.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$variant_doc])* $variant),+ }
+
+        impl $name {
+            /// The word in the record.
+            pub fn as_str(self) -> &'static str {
+                match self { $($name::$variant => $word),+ }
+            }
+
+            /// The variant that a record's word names.
+            pub fn from_word(word: &str) -> Option<$name> {
+                match word { $($word => Some($name::$variant),)+ _ => None }
+            }
+        }
+    };
+}
+
+words! {
+    /// What was done.
+    Action {
+        /// A milestone was offered to the source journal.
+        Emit = "emit",
+        /// A record was offered to a queue.
+        Enqueue = "enqueue",
+        /// An attempt on the wire.
+        Deliver = "deliver",
+        /// An authenticated request reached the receiver.
+        Receive = "receive",
+        /// A reminder was due.
+        Remind = "remind",
+        /// A task record was offered.
+        Task = "task",
+        /// A dead letter was put back.
+        Redrive = "redrive",
+        /// A settled item was sent again.
+        Resend = "resend",
+        /// A dead letter was closed.
+        Discard = "discard",
+        /// Deliveries were held.
+        Hold = "hold",
+        /// Deliveries were released.
+        Release = "release",
+        /// The circuit breaker moved.
+        Breaker = "breaker",
+        /// What a dead writer left was settled.
+        Settle = "settle",
+        /// A consumer was set to another position.
+        Resync = "resync",
+        /// The chain was sealed by a keyed hash.
+        Seal = "seal",
+        /// What a rebuild needs before a trim.
+        Checkpoint = "checkpoint",
+    }
+}
+
+words! {
+    /// How it ended.
+    Outcome {
+        /// It is in the journal.
+        Appended = "appended",
+        /// It was there before, with the same content.
+        Duplicate = "duplicate",
+        /// It was there before, with other content.
+        Conflict = "conflict",
+        /// It was refused.
+        Rejected = "rejected",
+        /// It waits for delivery.
+        Queued = "queued",
+        /// The receiver has it.
+        Acknowledged = "acknowledged",
+        /// It will be tried again.
+        Retried = "retried",
+        /// It was given up.
+        DeadLettered = "dead-lettered",
+        /// It was no valid record and is kept aside.
+        Quarantined = "quarantined",
+        /// A dead writer's record that was never acknowledged, but is whole and stays.
+        Recovered = "recovered",
+        /// A reminder was written.
+        Reminded = "reminded",
+        /// Nothing was to be done.
+        Skipped = "skipped",
+        /// The breaker opened.
+        Opened = "opened",
+        /// The breaker closed.
+        Closed = "closed",
+        /// It was done.
+        Done = "done",
+    }
+}
+
+/// An audit record before it has its place in the chain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Draft {
+    /// What was done.
+    pub action: Action,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The idempotency key of the event, if it is about one.
+    pub key: Option<String>,
+    /// The scope of the event, if it is about one.
+    pub scope: Option<String>,
+    /// A JSON object with what a rebuild of state needs.
+    pub detail: Value,
+}
+
+impl Draft {
+    /// A record about no single event.
+    pub fn new(action: Action, outcome: Outcome, detail: Value) -> Draft {
+        Draft { action, outcome, key: None, scope: None, detail }
+    }
+
+    /// A record about the event with this key and scope.
+    pub fn of(action: Action, outcome: Outcome, key: &str, scope: &str, detail: Value) -> Draft {
+        Draft { key: Some(key.to_owned()), scope: Some(scope.to_owned()), ..Draft::new(action, outcome, detail) }
+    }
+}
+
+/// An append that failed, and whether its records are on disk all the same.
+#[derive(Debug)]
+pub struct Failure {
+    /// What went wrong.
+    pub error: Error,
+    /// True when only what follows the sync failed: nothing may be taken back then.
+    pub is_durable: bool,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure { error, is_durable: false }
+    }
+}
+
+/// Appends records; returns the logical end of the audit journal. With none, nothing is written.
+pub fn append(logs: &Logs, drafts: &[Draft]) -> Result<u64, Failure> {
+    let (mut active, mut chain) = open(logs)?;
+    if drafts.is_empty() {
+        return Ok(active.mark().end());
+    }
+    write(&mut active, &mut chain, drafts)?;
+    Ok(active.end())
+}
+
+/// Settles what a dead writer left in the audit journal.
+pub fn settle(logs: &Logs) -> Result<()> {
+    open(logs).map(drop).map_err(|it| it.error)
+}
+
+fn open(logs: &Logs) -> Result<(Active, Chain), Failure> {
+    let mut active = Active::open(logs, &JournalName::audit())?;
+    let mark = active.mark();
+    let mut chain = if mark.seq > 0 || mark.end() == 0 {
+        Chain { seq: mark.seq, head: mark.head.clone() }
+    } else {
+        // A mark that was lost, or is from before a rotation: the chain goes on from the last line.
+        let line = line_before(logs, active.name(), mark.end())?.unwrap_or_default();
+        Chain::after(&line).ok_or_else(|| {
+            Error::new(Kind::BadData, active.name().file(), "the last record has no seq and hash to go on from")
+                .cure("restore the file from a copy")
+        })?
+    };
+    if active.is_unsettled() {
+        let settled = active.settle(|line| chain.step(line).is_ok())?;
+        active.finish_settling(&settled, 0, chain.seq, &chain.head)?;
+        if let Some((offset, file)) = settled.quarantined {
+            let detail = json!({ "journal": "audit", "offset": offset, "quarantine": file });
+            write(&mut active, &mut chain, &[Draft::new(Action::Settle, Outcome::Quarantined, detail)])?;
+        }
+    }
+    Ok((active, chain))
+}
+
+fn write(active: &mut Active, chain: &mut Chain, drafts: &[Draft]) -> Result<(), Failure> {
+    let timestamp = clock::now().to_string();
+    let mut lines = Vec::with_capacity(drafts.len() * 512);
+    for draft in drafts {
+        write_record(&mut lines, draft, active.logs().tool(), &timestamp, chain);
+    }
+    active.make_room(lines.len() as u64)?;
+    active.append(&lines)?;
+    active
+        .move_mark(0, chain.seq, &chain.head)
+        .map_err(|error| Failure { error: error.kind_is(Kind::Io), is_durable: true })
+}
+
+/// Writes the canonical line of the next record and steps the chain over it.
+fn write_record(lines: &mut Vec<u8>, draft: &Draft, tool: &str, timestamp: &str, chain: &mut Chain) {
+    let trace_id = draft.key.as_deref().map(identity::trace_id);
+    let text = |value: Option<&str>, out: &mut Vec<u8>| match value {
+        Some(it) => canonical::write_string(it, out),
+        None => out.extend_from_slice(b"null"),
+    };
+    // The fields in canonical order. `hash` comes after `detail`: before it stands `head`, after it `rest`.
+    let start = lines.len();
+    lines.extend_from_slice(b"{\"action\":");
+    text(Some(draft.action.as_str()), lines);
+    lines.extend_from_slice(b",\"detail\":");
+    canonical::write(&draft.detail, lines);
+    let hash_at = lines.len();
+    lines.extend_from_slice(b",\"idempotency_key\":");
+    text(draft.key.as_deref(), lines);
+    lines.extend_from_slice(b",\"outcome\":");
+    text(Some(draft.outcome.as_str()), lines);
+    lines.extend_from_slice(b",\"prev\":");
+    text(Some(chain.prev()), lines);
+    lines.extend_from_slice(b",\"scope\":");
+    text(draft.scope.as_deref(), lines);
+    lines.extend_from_slice(format!(",\"seq\":{},\"timestamp\":", chain.seq + 1).as_bytes());
+    text(Some(timestamp), lines);
+    lines.extend_from_slice(b",\"tool\":");
+    text(Some(tool), lines);
+    lines.extend_from_slice(b",\"trace_id\":");
+    text(trace_id.as_deref(), lines);
+    lines.push(b'}');
+    let hash = chain::link(chain.prev(), &lines[start..]);
+    let rest = lines.split_off(hash_at);
+    lines.extend_from_slice(format!(",\"hash\":\"{hash}\"").as_bytes());
+    lines.extend_from_slice(&rest);
+    lines.push(b'\n');
+    *chain = Chain { seq: chain.seq + 1, head: hash };
+}
+
+/// Which records of a journal the audit tells of, from some point on.
+#[derive(Debug, Default)]
+pub struct Covered {
+    /// Half-open ranges of logical offsets, by their start.
+    ranges: BTreeMap<u64, u64>,
+    quarantined: BTreeSet<String>,
+}
+
+impl Covered {
+    /// Reads the audit from the logical offset `from` on.
+    pub fn read(logs: &Logs, name: &JournalName, from: u64) -> Result<Covered> {
+        let audit = JournalName::audit();
+        let mut covered = Covered::default();
+        let mut reader = Reader::open_at(logs, &audit, from)?;
+        if from > reader.end() {
+            // An audit that was cut or replaced: whatever it holds may tell of this journal.
+            reader.seek(0);
+        }
+        while let Some(item) = reader.next()? {
+            // Damage below the mark is the disk's, and `audit-tail --verify` names it.
+            let Item::Line { text, .. } = item else { continue };
+            let Ok(record) = serde_json::from_slice::<Value>(text) else { continue };
+            let detail = &record["detail"];
+            if detail["journal"] == name.as_str() {
+                covered.note(detail);
+            }
+        }
+        Ok(covered)
+    }
+
+    fn note(&mut self, detail: &Value) {
+        if let Some(file) = detail["quarantine"].as_str() {
+            self.quarantined.insert(file.to_owned());
+        } else if let (Some(from), Some(to)) = (detail["from"].as_u64(), detail["to"].as_u64()) {
+            self.ranges.insert(from, to);
+        } else if let Some(offset) = detail["offset"].as_u64() {
+            self.ranges.insert(offset, offset.saturating_add(1));
+        }
+    }
+
+    /// Whether the record at this offset was audited.
+    pub fn holds(&self, offset: u64) -> bool {
+        self.ranges.range(..=offset).next_back().is_some_and(|(_, to)| offset < *to)
+    }
+
+    /// Whether this quarantine file was audited.
+    pub fn holds_quarantine(&self, file: &str) -> bool {
+        self.quarantined.contains(file)
+    }
+}

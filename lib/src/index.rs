@@ -1,1 +1,150 @@
-//! (to be written)
+//! Is this key in the journal? The answer costs the same at a thousand and at ten million records (J8).
+//!
+//! The index is a cache over a journal: a table on disk ([`table`]) for the records up to a position, and
+//! in memory the few that came after it. A hit is a candidate offset; the caller reads the record there
+//! before it believes it. The table takes over what is in memory when that has grown, so most one-shot
+//! calls only read it.
+//!
+//! # Invariants
+//! - Used only under the journal's lock: one user at a time, and what it has seen stays true.
+//! - The table's position is written after what it covers was synced. A power cut can make it old, not wrong.
+//! - Whatever is damaged, missing or belongs to another journal is rebuilt from the journal.
+//! - Memory is bounded by [`TAIL_ENTRIES_MAX`], whatever the journal's length.
+//!
+//! Not here: what is compared when a record with the same key is found (the tool).
+
+mod table;
+
+use std::collections::BTreeSet;
+
+use crate::{
+    Error, Kind, Result,
+    journal::{Item, Journal, JournalName, Position},
+};
+
+use table::{Lookup, Table};
+
+/// A one-shot call reads up to this many records behind the table rather than write to it: a lookup in the
+/// last 64 records costs microseconds, the syncs of a write most of a millisecond.
+const TAIL_ENTRIES_LAZY: usize = 64;
+/// A long call keeps up to this many entries (about 12 MB) in memory before it writes them to the table.
+const TAIL_ENTRIES_MAX: usize = 1 << 18;
+
+/// The look-up index of one journal.
+#[derive(Debug)]
+pub struct Index {
+    journal: Journal,
+    keys_of: fn(&[u8], &mut dyn FnMut(&str)),
+    table: Table,
+    /// Hashes and offsets of the records from the table's position on.
+    tail: BTreeSet<(u64, u64)>,
+    /// The logical offset up to which table and tail know the journal.
+    known: u64,
+    /// Whether the table was begun again by this call: a second time means that the disk fails.
+    is_rebuilt: bool,
+}
+
+impl Index {
+    /// Opens the index of `journal`, whose lock the caller holds, and catches up with its mark. `keys_of`
+    /// gives the keys of a line to its callback; a line that is no valid record has none.
+    pub fn open(journal: &Journal, keys_of: fn(&[u8], &mut dyn FnMut(&str))) -> Result<Index> {
+        let logs = journal.logs();
+        let path = logs.place(&file_name(journal.name()))?;
+        let table = Table::open(logs, path)?;
+        let known = table.position().offset;
+        let mut index = Index { journal: journal.clone(), keys_of, table, tail: BTreeSet::new(), known, is_rebuilt: false };
+        if index.catch_up().is_err() {
+            // The position is not one of this journal: it was restored from elsewhere, or replaced.
+            index.start_again()?;
+        }
+        if index.tail.len() > TAIL_ENTRIES_LAZY {
+            index.fold()?;
+        }
+        Ok(index)
+    }
+
+    /// Offsets at which a record with this key may be, in the order of the journal. Records appended by
+    /// this call's own batches are found after [`Index::add`].
+    pub fn find(&mut self, key: &str) -> Result<Vec<u64>> {
+        let mut offsets = match self.table.find(self.table.hash(key))? {
+            Lookup::Offsets(found) => found,
+            Lookup::Damaged => {
+                self.start_again()?;
+                return self.find(key);
+            }
+        };
+        let hash = self.table.hash(key);
+        offsets.extend(self.tail.range((hash, 0)..=(hash, u64::MAX)).map(|(_, offset)| offset));
+        offsets.sort_unstable();
+        offsets.dedup();
+        Ok(offsets)
+    }
+
+    /// Adds the record that was appended at `offset` and ends at `end`.
+    pub fn add(&mut self, offset: u64, end: u64, line: &[u8]) {
+        let (tail, table) = (&mut self.tail, &self.table);
+        (self.keys_of)(line, &mut |key| {
+            tail.insert((table.hash(key), offset));
+        });
+        self.known = end;
+    }
+
+    /// Hands what was added to the table once it is much. Call it after the batch is on disk.
+    pub fn settle(&mut self) -> Result<()> {
+        if self.tail.len() > TAIL_ENTRIES_MAX { self.fold() } else { Ok(()) }
+    }
+
+    /// Hands what was added to the table if the next call would otherwise have to read it all again.
+    pub fn finish(mut self) -> Result<()> {
+        if self.tail.len() > TAIL_ENTRIES_LAZY { self.fold() } else { Ok(()) }
+    }
+
+    fn catch_up(&mut self) -> Result<()> {
+        let mut reader = self.journal.read_from(self.table.position())?;
+        while let Some(item) = reader.next()? {
+            match item {
+                Item::Line { offset, end, text } => self.add(offset, end, text),
+                Item::Overlong { end, .. } => self.known = end,
+            }
+            if self.tail.len() > TAIL_ENTRIES_MAX {
+                self.fold()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start_again(&mut self) -> Result<()> {
+        if std::mem::replace(&mut self.is_rebuilt, true) {
+            return Err(Error::new(Kind::Io, file_name(self.journal.name()), "the index does not hold what is written to it")
+                .cure("check the disk"));
+        }
+        self.table.clear()?;
+        self.tail.clear();
+        self.known = 0;
+        self.catch_up()
+    }
+
+    fn fold(&mut self) -> Result<()> {
+        let position = self.journal.position_at(self.known)?;
+        if self.table.insert(&self.tail, position)? {
+            self.tail.clear();
+            return Ok(());
+        }
+        // A page is damaged, or more keys fell on it than it holds (by chance never; the hash is seeded
+        // anew): begin again with an empty table.
+        self.start_again()
+    }
+}
+
+/// The index file of a journal, relative to the logs folder.
+fn file_name(name: &JournalName) -> String {
+    format!(".index/{}.index", name.as_str().replace('/', "."))
+}
+
+impl Index {
+    /// Where the table stands; for tests.
+    #[doc(hidden)]
+    pub fn position(&self) -> &Position {
+        self.table.position()
+    }
+}

@@ -18,6 +18,7 @@ pub mod evidence;
 pub mod schema;
 
 pub mod audit;
+pub mod chain;
 pub mod durable;
 pub mod index;
 pub mod journal;

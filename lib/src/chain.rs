@@ -1,0 +1,81 @@
+//! A hash chain over the lines of a journal: each record holds the hash of the one before.
+//!
+//! `hash` is the lower-case hex SHA-256 of the text of `prev` followed by the canonical form of the record
+//! without `hash` (`prev` included). The first `prev` is 64 zeros, the first `seq` 1.
+//!
+//! # Invariants
+//! - Changing, removing or swapping any record but the last ones breaks the chain at that place. A cut tail
+//!   does not: only a head kept elsewhere shows it.
+//!
+//! Not here: what the records say (`audit`, the receiver's feed).
+
+use serde::Deserialize;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::{canonical, journal};
+
+/// Where a chain stands: the last record's `seq` and `hash`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// The last `seq`, 0 when there is no record yet.
+    pub seq: u64,
+    /// The last `hash`: what the next record gives as `prev`. Empty or zeros when there is none.
+    pub head: String,
+}
+
+/// `prev` of the first record.
+pub const FIRST_PREV: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+impl Default for Chain {
+    fn default() -> Chain {
+        Chain { seq: 0, head: FIRST_PREV.to_owned() }
+    }
+}
+
+#[derive(Deserialize)]
+struct Link {
+    seq: u64,
+    hash: String,
+}
+
+impl Chain {
+    /// What the next record gives as `prev`.
+    pub fn prev(&self) -> &str {
+        if self.seq == 0 { FIRST_PREV } else { &self.head }
+    }
+
+    /// Where a chain stands after `line`, believing it.
+    pub fn after(line: &[u8]) -> Option<Chain> {
+        let link: Link = serde_json::from_slice(line).ok()?;
+        Some(Chain { seq: link.seq, head: link.hash })
+    }
+
+    /// Checks that `line` is the next record, and steps over it.
+    ///
+    /// # Errors
+    /// A sentence that says what does not fit.
+    pub fn step(&mut self, line: &[u8]) -> Result<(), String> {
+        let mut record: Value = serde_json::from_slice(line).map_err(|it| format!("is no JSON: {it}"))?;
+        let fields = record.as_object_mut().ok_or("is no JSON object")?;
+        let Some(Value::String(hash)) = fields.remove("hash") else { return Err("has no hash".into()) };
+        let (seq, prev) = (fields.get("seq").and_then(Value::as_u64), fields.get("prev").and_then(Value::as_str));
+        if seq != Some(self.seq + 1) {
+            return Err(format!("has seq {}, expected {}", seq.map_or("none".into(), |it| it.to_string()), self.seq + 1));
+        }
+        if prev != Some(self.prev()) {
+            return Err(format!("prev is {}, the record above has hash {}", prev.unwrap_or("absent"), self.prev()));
+        }
+        let expected = link(self.prev(), &canonical::to_vec(&record));
+        if hash != expected {
+            return Err(format!("hash is {hash}, the record hashes to {expected}"));
+        }
+        *self = Chain { seq: self.seq + 1, head: hash };
+        Ok(())
+    }
+}
+
+/// The `hash` of a record, from its `prev` and its canonical form without `hash`.
+pub fn link(prev: &str, canonical: &[u8]) -> String {
+    journal::hex(&Sha256::new().chain_update(prev).chain_update(canonical).finalize())
+}

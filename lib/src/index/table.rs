@@ -1,0 +1,282 @@
+//! The index on disk: a linear hash table of (hash of key, logical offset) pairs in pages of 4 KiB.
+//!
+//! Page 0 is the header; page 1+n is bucket n. The table grows by one bucket at a time (linear hashing:
+//! Litwin 1980), so no call ever pauses to rewrite it all.
+//!
+//! # Invariants
+//! - A bucket that is split keeps its entries; those that moved are overwritten only after the header that
+//!   knows of the new bucket was synced.
+//! - The header, with the position, is written after the pages it covers were synced, and then synced.
+//! - A page or header whose checksum fails makes the whole table worthless, and the caller rebuilds it.
+//! - The hash is SHA-256 under a seed that each table draws: nobody can choose keys that fill one bucket.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    hash::{BuildHasher, RandomState},
+    io,
+    os::unix::fs::FileExt,
+    path::PathBuf,
+};
+
+use sha2::{Digest, Sha256};
+
+use crate::{Error, Result, durable, journal::Position, logs::Logs};
+
+const PAGE_BYTES: usize = 4096;
+const SLOT_BYTES: usize = 16;
+/// The first slot of a page holds its checksum and number.
+const PAGE_SLOTS: usize = PAGE_BYTES / SLOT_BYTES - 1;
+/// Mean entries a bucket at which the table grows. A bucket that waits for its split holds twice as many,
+/// 160 with a standard deviation of 13, of 255: a full one will not be seen, and would mean a rebuild.
+const MEAN_ENTRIES: u64 = 80;
+const MAGIC: &[u8; 8] = b"mileidx1";
+
+type Page = Box<[u8; PAGE_BYTES]>;
+
+/// What looking for a hash gave.
+pub enum Lookup {
+    /// Logical offsets of records whose key has this hash.
+    Offsets(Vec<u64>),
+    /// The page cannot be believed: the table must be rebuilt.
+    Damaged,
+}
+
+/// The table of one journal.
+#[derive(Debug)]
+pub struct Table {
+    logs: Logs,
+    path: PathBuf,
+    file: File,
+    header: Header,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Header {
+    seed: u64,
+    buckets: u64,
+    entries: u64,
+    position: Position,
+}
+
+impl Table {
+    /// Opens the table, or begins an empty one where there is none that can be believed.
+    pub fn open(logs: &Logs, path: PathBuf) -> Result<Table> {
+        let (file, _) = durable::open_or_create(logs.disk(), &path)
+            .map_err(|it| Error::io("cannot open the index", &path, it))?;
+        let mut page = Page::new([0; PAGE_BYTES]);
+        let header = match file.read_exact_at(&mut page[..], 0) {
+            Ok(()) => Header::decode(&page),
+            Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => None,
+            Err(cause) => return Err(Error::io("cannot read the index", &path, cause)),
+        };
+        let mut table = Table { logs: logs.clone(), path, file, header: Header::empty() };
+        match header {
+            Some(it) if table.bytes()? >= (it.buckets + 1) * PAGE_BYTES as u64 => table.header = it,
+            // Shorter than its header says: pages that a power cut took.
+            _ => table.clear()?,
+        }
+        Ok(table)
+    }
+
+    /// Up to where the table knows the journal.
+    pub fn position(&self) -> &Position {
+        &self.header.position
+    }
+
+    /// The hash of a key in this table.
+    pub fn hash(&self, key: &str) -> u64 {
+        let digest = Sha256::new().chain_update(self.header.seed.to_le_bytes()).chain_update(key).finalize();
+        let mut first = [0; 8];
+        first.copy_from_slice(&digest[..8]);
+        // Zero marks an empty slot.
+        u64::from_le_bytes(first).max(1)
+    }
+
+    /// Empties the table and draws another seed.
+    pub fn clear(&mut self) -> Result<()> {
+        self.header = Header::empty();
+        let disk = self.logs.disk();
+        disk.set_len(&self.file, 0).map_err(|it| self.failed("cannot empty", it))?;
+        self.write_page(1, &mut Page::new([0; PAGE_BYTES]))?;
+        self.write_header()
+    }
+
+    /// The offsets under a hash.
+    pub fn find(&self, hash: u64) -> Result<Lookup> {
+        let Some(page) = self.read_page(1 + bucket_of(hash, self.header.buckets))? else {
+            return Ok(Lookup::Damaged);
+        };
+        Ok(Lookup::Offsets(slots(&page).filter(|it| it.0 == hash).map(|it| it.1).collect()))
+    }
+
+    /// Inserts entries, after which the table knows the journal up to `position`. False when it must be
+    /// rebuilt instead.
+    pub fn insert(&mut self, entries: &BTreeSet<(u64, u64)>, position: Position) -> Result<bool> {
+        let synced_buckets = self.header.buckets;
+        let mut header = self.header.clone();
+        header.entries += entries.len() as u64;
+        header.position = position;
+        while header.entries > header.buckets * MEAN_ENTRIES {
+            if !self.split(header.buckets)? {
+                return Ok(false);
+            }
+            header.buckets += 1;
+        }
+        let mut by_bucket: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
+        for entry in entries {
+            by_bucket.entry(bucket_of(entry.0, header.buckets)).or_default().push(*entry);
+        }
+        for (bucket, entries) in by_bucket {
+            let Some(mut page) = self.read_page(1 + bucket)? else { return Ok(false) };
+            if !fill(&mut page, bucket, synced_buckets, header.buckets, &entries) {
+                return Ok(false);
+            }
+            self.write_page(1 + bucket, &mut page)?;
+        }
+        self.sync()?;
+        self.header = header;
+        self.write_header()?;
+        self.sync()?;
+        Ok(true)
+    }
+
+    /// Makes bucket number `buckets` out of the one it splits from, which stays as it is.
+    fn split(&self, buckets: u64) -> Result<bool> {
+        let from = parent_of(buckets);
+        let Some(old) = self.read_page(1 + from)? else { return Ok(false) };
+        let mut new = Page::new([0; PAGE_BYTES]);
+        let moved = slots(&old).filter(|it| bucket_of(it.0, buckets + 1) == buckets);
+        for (slot, entry) in (1..).zip(moved) {
+            put(&mut new, slot, entry);
+        }
+        self.write_page(1 + buckets, &mut new)?;
+        Ok(true)
+    }
+
+    fn read_page(&self, number: u64) -> Result<Option<Page>> {
+        let mut page = Page::new([0; PAGE_BYTES]);
+        match self.file.read_exact_at(&mut page[..], number * PAGE_BYTES as u64) {
+            Ok(()) => Ok((page[..8] == seal_of(&page, number)).then_some(page)),
+            Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(cause) => Err(self.failed("cannot read", cause)),
+        }
+    }
+
+    fn write_page(&self, number: u64, page: &mut Page) -> Result<()> {
+        let seal = seal_of(page, number);
+        page[..8].copy_from_slice(&seal);
+        durable::write_all_at(self.logs.disk(), &self.file, &page[..], number * PAGE_BYTES as u64)
+            .map_err(|it| self.failed("cannot write", it))
+    }
+
+    fn write_header(&self) -> Result<()> {
+        durable::write_all_at(self.logs.disk(), &self.file, &self.header.encode()[..], 0)
+            .map_err(|it| self.failed("cannot write", it))
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.logs.disk().sync_data(&self.file).map_err(|it| self.failed("cannot sync", it))
+    }
+
+    fn bytes(&self) -> Result<u64> {
+        self.file.metadata().map(|it| it.len()).map_err(|it| self.failed("cannot look at", it))
+    }
+
+    fn failed(&self, what: &str, cause: io::Error) -> Error {
+        Error::io(format!("{what} the index"), &self.path, cause)
+    }
+}
+
+/// The bucket of a hash in a table of this many.
+fn bucket_of(hash: u64, buckets: u64) -> u64 {
+    let round = buckets.next_power_of_two();
+    let bucket = hash & (round - 1);
+    if bucket < buckets { bucket } else { bucket - round / 2 }
+}
+
+/// The bucket that bucket number `new` is split from.
+fn parent_of(new: u64) -> u64 {
+    new - (new + 1).next_power_of_two() / 2
+}
+
+fn slots(page: &Page) -> impl Iterator<Item = (u64, u64)> {
+    (1..=PAGE_SLOTS).map(|slot| get(page, slot)).filter(|it| it.0 != 0)
+}
+
+fn get(page: &Page, slot: usize) -> (u64, u64) {
+    let number = |at: usize| {
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&page[at..at + 8]);
+        u64::from_le_bytes(bytes)
+    };
+    (number(slot * SLOT_BYTES), number(slot * SLOT_BYTES + 8))
+}
+
+fn put(page: &mut Page, slot: usize, entry: (u64, u64)) {
+    let at = slot * SLOT_BYTES;
+    page[at..at + 8].copy_from_slice(&entry.0.to_le_bytes());
+    page[at + 8..at + 16].copy_from_slice(&entry.1.to_le_bytes());
+}
+
+/// Puts entries into free slots of a bucket's page; false when there are too few. A slot is free when it is
+/// empty, or when its entry has moved to a bucket that was there, synced, before this insertion began.
+fn fill(page: &mut Page, bucket: u64, synced: u64, buckets: u64, entries: &[(u64, u64)]) -> bool {
+    let mut known: BTreeSet<(u64, u64)> = slots(page).collect();
+    let mut free = (1..=PAGE_SLOTS).collect::<Vec<_>>().into_iter();
+    for entry in entries.iter().filter(|it| bucket_of(it.0, buckets) == bucket) {
+        // Inserting again what is there is how an insertion goes on that a kill cut short.
+        if !known.insert(*entry) {
+            continue;
+        }
+        let slot = free.find(|slot| {
+            let (hash, _) = get(page, *slot);
+            hash == 0 || bucket_of(hash, synced) != bucket && bucket < synced
+        });
+        match slot {
+            Some(slot) => put(page, slot, *entry),
+            None => return false,
+        }
+    }
+    true
+}
+
+/// Checksum and number of a page, as its first 8 bytes hold them.
+fn seal_of(page: &Page, number: u64) -> [u8; 8] {
+    let check = crc32fast::hash(&page[8..]);
+    let low = u32::try_from(number & u64::from(u32::MAX)).unwrap_or_default();
+    let mut seal = [0; 8];
+    seal[..4].copy_from_slice(&check.to_le_bytes());
+    seal[4..].copy_from_slice(&low.to_le_bytes());
+    seal
+}
+
+impl Header {
+    fn empty() -> Header {
+        // RandomState draws its keys from the system's randomness.
+        Header { seed: RandomState::new().hash_one(0), buckets: 1, entries: 0, position: Position::default() }
+    }
+
+    fn encode(&self) -> Page {
+        let mut page = Page::new([0; PAGE_BYTES]);
+        page[8..16].copy_from_slice(MAGIC);
+        for (at, number) in (16..).step_by(8).zip([self.seed, self.buckets, self.entries, self.position.offset]) {
+            page[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        }
+        let fingerprint = self.position.fingerprint.as_bytes();
+        page[48..48 + fingerprint.len()].copy_from_slice(fingerprint);
+        let seal = seal_of(&page, 0);
+        page[..8].copy_from_slice(&seal);
+        page
+    }
+
+    fn decode(page: &Page) -> Option<Header> {
+        if page[..8] != seal_of(page, 0) || page[8..16] != MAGIC[..] {
+            return None;
+        }
+        let number = |at| get(page, at / SLOT_BYTES);
+        let ((seed, buckets), (entries, offset)) = (number(16), number(32));
+        let fingerprint = page[48..64].iter().take_while(|it| **it != 0).map(|it| char::from(*it)).collect();
+        (buckets > 0).then_some(Header { seed, buckets, entries, position: Position { offset, fingerprint } })
+    }
+}

@@ -1,0 +1,411 @@
+//! Reading a journal from a position on, without a lock.
+//!
+//! # Invariants
+//! - Nothing beyond the synced mark is shown: what a reader has seen is durable and will not go away.
+//! - A rotation between two reads is invisible; only a journal that was truncated, replaced or
+//!   rewritten stops the reader (J5). It never skips or repeats in silence.
+//! - Memory is bounded by one line of [`LINE_BYTES_MAX`].
+//!
+//! Not here: what a line says (the caller), settling (`writer`).
+
+use std::{
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
+    path::Path,
+};
+
+use super::{JournalName, Position, fingerprint, mark::Mark};
+use crate::{Error, Kind, Result, logs::Logs};
+
+/// The longest line that is read as a record: an event of 256 KiB in its widest wrapping.
+pub const LINE_BYTES_MAX: usize = 1 << 20;
+
+const CHUNK_BYTES: usize = 256 << 10;
+/// Enough for most lines, so that finding the line before an offset is one read.
+const BACK_BYTES: u64 = 4096;
+
+/// What a reader comes upon.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Item<'r> {
+    /// A line without its newline; not yet known to be a valid record.
+    Line {
+        /// Logical offset of its first byte.
+        offset: u64,
+        /// Logical offset after its newline.
+        end: u64,
+        /// The bytes between.
+        text: &'r [u8],
+    },
+    /// More than [`LINE_BYTES_MAX`] bytes without a newline: no record, passed over.
+    Overlong {
+        /// Logical offset of its first byte.
+        offset: u64,
+        /// Logical offset after it.
+        end: u64,
+    },
+}
+
+/// A position in a journal that moves forward.
+#[derive(Debug)]
+pub struct Reader {
+    segments: Segments,
+    /// Logical offset of the next line.
+    at: u64,
+    /// Logical offset up to which may be read.
+    end: u64,
+    segment: Option<Segment>,
+    buffer: Vec<u8>,
+    /// Index in `buffer` of the next line; `at` is its logical offset.
+    next: usize,
+}
+
+impl Reader {
+    /// A reader that begins at `from`, whose fingerprint is checked.
+    ///
+    /// # Errors
+    /// [`Kind::BadData`] when the journal is not the one that `from` was taken in.
+    pub fn open(logs: &Logs, name: &JournalName, from: &Position) -> Result<Reader> {
+        let mut segments = Segments::new(logs, name);
+        let end = segments.refresh()?;
+        if from.offset > end {
+            return Err(segments.replaced(&format!("it ends at offset {end}, before offset {}", from.offset)));
+        }
+        if from.offset > 0 {
+            match segments.line_before(from.offset)? {
+                Some(line) if fingerprint(&line) == from.fingerprint => {}
+                _ => return Err(segments.replaced(&format!("the line before offset {} is another one", from.offset))),
+            }
+        }
+        Ok(Reader { segments, at: from.offset, end, segment: None, buffer: Vec::new(), next: 0 })
+    }
+
+    /// A reader that begins at `offset`, which must be the start of a line.
+    pub fn open_at(logs: &Logs, name: &JournalName, offset: u64) -> Result<Reader> {
+        let mut segments = Segments::new(logs, name);
+        let end = segments.refresh()?;
+        Ok(Reader { segments, at: offset, end, segment: None, buffer: Vec::new(), next: 0 })
+    }
+
+    /// Looks how far may be read by now; returns that logical offset.
+    pub fn refresh(&mut self) -> Result<u64> {
+        self.end = self.segments.refresh()?;
+        Ok(self.end)
+    }
+
+    /// The logical offset of the next line.
+    pub fn offset(&self) -> u64 {
+        self.at
+    }
+
+    /// The logical offset up to which this reader reads before it must [`Reader::refresh`].
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Goes on at another offset, which must be the start of a line.
+    pub fn seek(&mut self, offset: u64) {
+        self.at = offset;
+        self.segment = None;
+        self.buffer.clear();
+        self.next = 0;
+    }
+
+    /// The next line below the mark; `None` when there is none yet.
+    pub fn next(&mut self) -> Result<Option<Item<'_>>> {
+        let mut searched = 0;
+        loop {
+            let unread = &self.buffer[self.next..];
+            if let Some(found) = newline(&unread[searched..]) {
+                let length = searched + found;
+                let (offset, start) = (self.at, self.next);
+                self.at += length as u64 + 1;
+                self.next += length + 1;
+                let text = &self.buffer[start..start + length];
+                return Ok(Some(Item::Line { offset, end: self.at, text }));
+            }
+            searched = unread.len();
+            if searched > LINE_BYTES_MAX {
+                return self.pass_overlong().map(Some);
+            }
+            if !self.fill()? {
+                return Ok(self.unterminated());
+            }
+        }
+    }
+
+    /// Bytes below the mark without a newline: the newline itself was damaged.
+    fn unterminated(&mut self) -> Option<Item<'_>> {
+        let start = self.next;
+        if start == self.buffer.len() {
+            return None;
+        }
+        let offset = self.at;
+        self.next = self.buffer.len();
+        self.at += (self.buffer.len() - start) as u64;
+        Some(Item::Line { offset, end: self.at, text: &self.buffer[start..] })
+    }
+
+    fn pass_overlong(&mut self) -> Result<Item<'_>> {
+        let offset = self.at;
+        loop {
+            match newline(&self.buffer[self.next..]) {
+                Some(found) => {
+                    self.next += found + 1;
+                    self.at += found as u64 + 1;
+                    break;
+                }
+                None => {
+                    self.at += (self.buffer.len() - self.next) as u64;
+                    self.next = self.buffer.len();
+                    if !self.fill()? {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(Item::Overlong { offset, end: self.at })
+    }
+
+    /// Reads one more chunk behind what is unread; false when the end or a segment's end was reached
+    /// with something unread, or the end with nothing.
+    fn fill(&mut self) -> Result<bool> {
+        self.buffer.drain(..self.next);
+        self.next = 0;
+        let from = self.at + self.buffer.len() as u64;
+        if from >= self.end {
+            return Ok(false);
+        }
+        let segment = match &self.segment {
+            Some(it) if it.holds(from) => it,
+            // A line never spans two segments.
+            Some(_) if !self.buffer.is_empty() => return Ok(false),
+            _ => self.segment.insert(self.segments.open(from)?),
+        };
+        let room = usize::try_from(segment.end.unwrap_or(self.end).min(self.end) - from).unwrap_or(CHUNK_BYTES);
+        let start = self.buffer.len();
+        self.buffer.resize(start + room.min(CHUNK_BYTES), 0);
+        let read = read_at(&segment.file, &mut self.buffer[start..], from - segment.base);
+        self.buffer.truncate(start + *read.as_ref().unwrap_or(&0));
+        match read {
+            Ok(0) => self.at_file_end(from),
+            Ok(_) => Ok(true),
+            Err(cause) => Err(Error::io("cannot read", &self.segments.active_path(), cause)),
+        }
+    }
+
+    /// The file ends before the mark: it was sealed meanwhile, or it was cut.
+    fn at_file_end(&mut self, from: u64) -> Result<bool> {
+        let Some(segment) = &mut self.segment else { return Ok(false) };
+        let sealed = self.segments.sealed_path(segment.base);
+        if segment.end.is_none() && sealed.exists() {
+            segment.end = Some(from);
+            return self.fill();
+        }
+        let length = from - segment.base;
+        Err(shorter(&self.segments.active_path(), length, self.end - segment.base))
+    }
+}
+
+/// The last whole line below the mark, with its position; `None` in an empty journal.
+pub(super) fn last_line(logs: &Logs, name: &JournalName) -> Result<Option<(Position, Vec<u8>)>> {
+    let mut segments = Segments::new(logs, name);
+    let end = segments.refresh()?;
+    Ok(segments.line_before(end)?.map(|line| (Position::after(end, &line), line)))
+}
+
+/// The line that ends at `offset`, without its newline.
+pub(crate) fn line_before(logs: &Logs, name: &JournalName, offset: u64) -> Result<Option<Vec<u8>>> {
+    let mut segments = Segments::new(logs, name);
+    segments.refresh()?;
+    segments.line_before(offset)
+}
+
+/// Whether the active segment has bytes beyond its mark.
+pub(super) fn is_unsettled(logs: &Logs, name: &JournalName) -> Result<bool> {
+    let mut segments = Segments::new(logs, name);
+    segments.refresh()?;
+    let path = segments.active_path();
+    match fs::metadata(&path) {
+        Ok(it) => Ok(it.len() > segments.mark.length && !segments.sealed_path(segments.mark.base).exists()),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(cause) => Err(Error::io("cannot look at the journal", &path, cause)),
+    }
+}
+
+/// Where the last sealed segment ends; 0 when there is none.
+pub(super) fn sealed_end(logs: &Logs, name: &JournalName) -> Result<u64> {
+    let segments = Segments::new(logs, name);
+    let Some(base) = segments.last_sealed(u64::MAX)? else { return Ok(0) };
+    let path = segments.sealed_path(base);
+    let length = fs::metadata(&path).map_err(|it| Error::io("cannot look at the segment", &path, it))?.len();
+    Ok(base + length)
+}
+
+/// The error for a journal that is shorter than what was synced of it.
+pub(super) fn shorter(path: &Path, length: u64, synced: u64) -> Error {
+    replaced(path, &format!("it has {length} bytes, but {synced} were written and synced"))
+}
+
+fn replaced(path: &Path, what: &str) -> Error {
+    let what = format!("the journal was truncated, replaced or rewritten: {what}");
+    Error::new(Kind::BadData, path.display(), what).cure(
+        "logrotate with copytruncate is the usual cause; restore the file, or go on with --resync start, end or an offset",
+    )
+}
+
+/// One segment file, opened.
+#[derive(Debug)]
+struct Segment {
+    file: File,
+    base: u64,
+    /// Known for sealed segments.
+    end: Option<u64>,
+}
+
+impl Segment {
+    fn holds(&self, offset: u64) -> bool {
+        offset >= self.base && self.end.is_none_or(|end| offset < end)
+    }
+}
+
+/// The files of a journal, found by offset.
+#[derive(Debug)]
+struct Segments {
+    logs: Logs,
+    name: JournalName,
+    lock: Option<File>,
+    mark: Mark,
+}
+
+impl Segments {
+    fn new(logs: &Logs, name: &JournalName) -> Segments {
+        Segments { logs: logs.clone(), name: name.clone(), lock: None, mark: Mark::default() }
+    }
+
+    fn active_path(&self) -> std::path::PathBuf {
+        self.logs.dir().join(self.name.file())
+    }
+
+    fn sealed_path(&self, base: u64) -> std::path::PathBuf {
+        self.logs.dir().join(self.name.sealed(base))
+    }
+
+    fn replaced(&self, what: &str) -> Error {
+        replaced(&self.active_path(), what)
+    }
+
+    /// Reads the mark again; returns the logical offset up to which may be read.
+    fn refresh(&mut self) -> Result<u64> {
+        let path = self.logs.dir().join(format!(".lock/{}.lock", self.name));
+        if self.lock.is_none() {
+            match File::open(&path) {
+                Ok(it) => self.lock = Some(it),
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+                Err(cause) => return Err(Error::io("cannot open the lock file", &path, cause)),
+            }
+        }
+        // A mark that is being written may be read half; it is there a moment later.
+        const TRIES: usize = 3;
+        for _ in 0..TRIES {
+            let Some(file) = &self.lock else { break };
+            if let Some(mark) = Mark::read(file).map_err(|it| Error::io("cannot read the mark", &path, it))? {
+                self.mark = mark;
+                return Ok(self.mark.end());
+            }
+            std::thread::yield_now();
+        }
+        self.mark = Mark { base: sealed_end(&self.logs, &self.name)?, ..Mark::default() };
+        Ok(self.mark.end())
+    }
+
+    /// Opens the segment that holds `offset`.
+    fn open(&self, offset: u64) -> Result<Segment> {
+        if offset >= self.mark.base {
+            let active = self.active_path();
+            let file = File::open(&active);
+            // After opening: if a rotation came first, what was opened may be the next segment.
+            if !self.sealed_path(self.mark.base).exists() {
+                let file = file.map_err(|it| match it.kind() {
+                    io::ErrorKind::NotFound => self.replaced("the file is gone"),
+                    _ => Error::io("cannot open", &active, it),
+                })?;
+                return Ok(Segment { file, base: self.mark.base, end: None });
+            }
+        }
+        let gone = || self.replaced(&format!("no segment holds offset {offset} any more"));
+        let base = self.last_sealed(offset)?.ok_or_else(gone)?;
+        let path = self.sealed_path(base);
+        let file = File::open(&path).map_err(|it| Error::io("cannot open", &path, it))?;
+        let length = file.metadata().map_err(|it| Error::io("cannot look at the segment", &path, it))?.len();
+        if offset >= base + length {
+            return Err(gone());
+        }
+        Ok(Segment { file, base, end: Some(base + length) })
+    }
+
+    /// The base of the last sealed segment that begins at or before `offset`.
+    fn last_sealed(&self, offset: u64) -> Result<Option<u64>> {
+        let path = self.active_path();
+        let dir = path.parent().unwrap_or(self.logs.dir());
+        let failed = |it| Error::io("cannot list the folder", dir, it);
+        let mut last = None;
+        match fs::read_dir(dir) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(cause) => return Err(failed(cause)),
+            Ok(entries) => {
+                for entry in entries {
+                    let file = entry.map_err(failed)?.file_name();
+                    let base = file.to_str().and_then(|it| self.name.base_of(it)).filter(|it| *it <= offset);
+                    last = last.max(base);
+                }
+            }
+        }
+        Ok(last)
+    }
+
+    /// The line that ends at `offset`, without its newline; `None` at the start of the journal.
+    fn line_before(&mut self, offset: u64) -> Result<Option<Vec<u8>>> {
+        if offset == 0 {
+            return Ok(None);
+        }
+        let segment = self.open(offset - 1)?;
+        let end = offset - segment.base;
+        let mut length = BACK_BYTES;
+        loop {
+            let start = end.saturating_sub(length);
+            let mut bytes = vec![0; usize::try_from(end - start).unwrap_or(usize::MAX)];
+            segment
+                .file
+                .read_exact_at(&mut bytes, start)
+                .map_err(|it| match it.kind() {
+                    io::ErrorKind::UnexpectedEof => self.replaced(&format!("it ends before offset {offset}")),
+                    _ => Error::io("cannot read", &self.active_path(), it),
+                })?;
+            if bytes.pop() != Some(b'\n') {
+                return Err(self.replaced(&format!("no line ends at offset {offset}")));
+            }
+            match memchr::memrchr(b'\n', &bytes) {
+                Some(newline) => return Ok(Some(bytes.split_off(newline + 1))),
+                None if start == 0 => return Ok(Some(bytes)),
+                None if bytes.len() > LINE_BYTES_MAX => {
+                    return Err(self.replaced(&format!("no record ends at offset {offset}")));
+                }
+                None => length *= 16,
+            }
+        }
+    }
+}
+
+fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+    loop {
+        match file.read_at(bytes, offset) {
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}
+
+fn newline(bytes: &[u8]) -> Option<usize> {
+    memchr::memchr(b'\n', bytes)
+}

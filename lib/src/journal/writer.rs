@@ -1,0 +1,232 @@
+//! Appending to a journal so that it is believed: lock, settle, write, sync, audit, mark.
+//!
+//! # Invariants
+//! - [`Writer::append`] returns `Ok` when the batch and its audit records are on disk. On `Err` before the
+//!   audit is durable nothing of the batch stays; after that nothing is cut, and a retry finds a duplicate.
+//! - One sync of the journal and one of the audit serve a whole batch.
+//! - What a dead writer left is settled before a [`Writer`] is handed out, and audited as `recovered` or
+//!   `quarantined`, once.
+//!
+//! Not here: which records belong into the journal (its tool), the bytes of the mark (`mark`).
+
+use serde_json::json;
+
+use super::{Item, JournalName, Position, Reader, active::Active, reader};
+use crate::{
+    Error, Kind, Result,
+    audit::{self, Action, Draft, Outcome},
+    chain::Chain,
+    logs::Logs,
+};
+
+/// What settling must know of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// The idempotency key that the record is audited under.
+    pub key: String,
+    /// The scope that it belongs to.
+    pub scope: Option<String>,
+}
+
+/// A journal in a logs folder, and how its records are recognised.
+#[derive(Clone, Debug)]
+pub struct Journal {
+    logs: Logs,
+    name: JournalName,
+    describe: fn(&[u8]) -> Option<Described>,
+}
+
+impl Journal {
+    /// The journal `name`; `describe` answers `None` for a line that is no valid record of it.
+    pub fn new(logs: &Logs, name: JournalName, describe: fn(&[u8]) -> Option<Described>) -> Journal {
+        Journal { logs: logs.clone(), name, describe }
+    }
+
+    /// The journal's name.
+    pub fn name(&self) -> &JournalName {
+        &self.name
+    }
+
+    /// The folder it is in.
+    pub fn logs(&self) -> &Logs {
+        &self.logs
+    }
+
+    /// Locks the journal for appending; whatever a dead writer left is settled.
+    pub fn write(&self) -> Result<Writer> {
+        self.writer(Active::open(&self.logs, &self.name)?)
+    }
+
+    fn writer(&self, mut active: Active) -> Result<Writer> {
+        if active.is_unsettled() {
+            self.settle(&mut active)?;
+        }
+        Ok(Writer { active })
+    }
+
+    /// Settles what lies beyond the mark, if anything does, waiting for a writer that is finishing (J6).
+    pub fn settle_if_needed(&self) -> Result<()> {
+        if reader::is_unsettled(&self.logs, &self.name)? { self.write().map(drop) } else { Ok(()) }
+    }
+
+    /// Takes the journal as it is now, although it is shorter than what was synced (`--resync`).
+    pub fn accept_as_it_is(&self) -> Result<()> {
+        self.writer(Active::open_replaced(&self.logs, &self.name)?).map(drop)
+    }
+
+    /// A reader that begins at `from`; see [`Reader::open`].
+    pub fn read_from(&self, from: &Position) -> Result<Reader> {
+        Reader::open(&self.logs, &self.name, from)
+    }
+
+    /// The position after the last line below the mark, and that line; `None` in an empty journal.
+    pub fn last_line(&self) -> Result<Option<(Position, Vec<u8>)>> {
+        reader::last_line(&self.logs, &self.name)
+    }
+
+    /// The line that begins at `offset`, if it lies below the mark.
+    pub fn line_at(&self, offset: u64) -> Result<Option<Vec<u8>>> {
+        let mut reader = Reader::open_at(&self.logs, &self.name, offset)?;
+        match reader.next()? {
+            Some(Item::Line { text, .. }) => Ok(Some(text.to_vec())),
+            _ => Ok(None),
+        }
+    }
+
+    /// The position at `offset`, which must be the end of a line below the mark.
+    pub fn position_at(&self, offset: u64) -> Result<Position> {
+        let line = reader::line_before(&self.logs, &self.name, offset)?;
+        Ok(line.map_or_else(Position::default, |it| Position::after(offset, &it)))
+    }
+
+    fn settle(&self, active: &mut Active) -> Result<()> {
+        audit::settle(&self.logs)?;
+        let settled = active.settle(|line| (self.describe)(line).is_some())?;
+        let known = audit::Covered::read(&self.logs, &self.name, active.mark().audit_offset)?;
+        let mut drafts = Vec::new();
+        for (offset, line) in settled.kept.iter().filter(|(offset, _)| !known.holds(*offset)) {
+            let Some(Described { key, scope }) = (self.describe)(line) else { continue };
+            let detail = json!({ "journal": self.name.as_str(), "offset": offset });
+            drafts.push(Draft { key: Some(key), scope, ..Draft::new(Action::Settle, Outcome::Recovered, detail) });
+        }
+        if let Some((offset, file)) = settled.quarantined.as_ref().filter(|(_, file)| !known.holds_quarantine(file)) {
+            let detail = json!({ "journal": self.name.as_str(), "offset": offset, "quarantine": file });
+            drafts.push(Draft::new(Action::Settle, Outcome::Quarantined, detail));
+        }
+        let audited = audit::append(&self.logs, &drafts).map_err(|it| it.error)?;
+        active.finish_settling(&settled, audited, 0, "")
+    }
+}
+
+/// Lines and audit records that are appended together, under one sync each.
+#[derive(Debug, Default)]
+pub struct Batch {
+    lines: Vec<u8>,
+    records: usize,
+    drafts: Vec<Draft>,
+    chain: Option<Chain>,
+}
+
+impl Batch {
+    /// Adds a record; `line` ends in its newline.
+    pub fn push(&mut self, line: &[u8]) {
+        self.lines.extend_from_slice(line);
+        self.records += 1;
+    }
+
+    /// Adds an audit record, of a record in this batch or of something that left none.
+    pub fn audit(&mut self, draft: Draft) {
+        self.drafts.push(draft);
+    }
+
+    /// For a journal that is a hash chain: where the chain stands after this batch.
+    pub fn chain_ends(&mut self, chain: Chain) {
+        self.chain = Some(chain);
+    }
+
+    /// Whether the next record should begin another batch.
+    pub fn is_full(&self) -> bool {
+        self.records >= super::BATCH_RECORDS_MAX
+            || self.drafts.len() >= super::BATCH_RECORDS_MAX
+            || self.lines.len() >= super::BATCH_BYTES_MAX
+    }
+
+    /// Whether there is nothing to append and nothing to audit.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty() && self.drafts.is_empty()
+    }
+
+    /// Bytes of the records so far.
+    pub fn bytes(&self) -> u64 {
+        self.lines.len() as u64
+    }
+
+    /// Records so far.
+    pub fn records(&self) -> usize {
+        self.records
+    }
+}
+
+/// A journal locked for appending.
+#[derive(Debug)]
+pub struct Writer {
+    active: Active,
+}
+
+impl Writer {
+    /// The logical offset at which the next record will begin, also across a rotation.
+    pub fn end(&self) -> u64 {
+        self.active.end()
+    }
+
+    /// Where a journal that is a hash chain stands.
+    pub fn chain(&self) -> Result<Chain> {
+        let mark = self.active.mark();
+        if mark.seq > 0 || mark.end() == 0 {
+            return Ok(Chain { seq: mark.seq, head: mark.head.clone() });
+        }
+        let (logs, name) = (self.active.logs(), self.active.name());
+        let line = reader::line_before(logs, name, mark.end())?.unwrap_or_default();
+        Chain::after(&line).ok_or_else(|| {
+            Error::new(Kind::BadData, name.file(), "the last record has no seq and hash to go on from")
+                .cure("restore the file from a copy")
+        })
+    }
+
+    /// Appends a batch; it is on disk and audited when this returns.
+    pub fn append(&mut self, batch: &Batch) -> Result<()> {
+        self.append_as(batch, false)
+    }
+
+    /// Appends a batch wholly or not at all, also through a crash.
+    pub fn append_all_or_nothing(&mut self, batch: &Batch) -> Result<()> {
+        self.append_as(batch, true)
+    }
+
+    fn append_as(&mut self, batch: &Batch, all_or_nothing: bool) -> Result<()> {
+        let logs = self.active.logs().clone();
+        if batch.lines.is_empty() {
+            return audit::append(&logs, &batch.drafts).map(drop).map_err(|it| it.error);
+        }
+        self.active.make_room(batch.bytes())?;
+        if all_or_nothing {
+            self.active.begin_undoable()?;
+        }
+        self.active.append(&batch.lines)?;
+        if all_or_nothing {
+            self.active.end_undoable()?;
+        }
+        match audit::append(&logs, &batch.drafts) {
+            Ok(audited) => {
+                let chain = batch.chain.clone().unwrap_or_default();
+                self.active.move_mark(audited, chain.seq, &chain.head)
+            }
+            Err(failure) => {
+                if !failure.is_durable {
+                    self.active.roll_back();
+                }
+                Err(failure.error)
+            }
+        }
+    }
+}

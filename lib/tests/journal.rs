@@ -1,0 +1,297 @@
+//! Append, crash, settle, rotate, read: the journal rules J1 to J6 on real files.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use milepost::{
+    Kind,
+    audit::{Action, Draft, Outcome},
+    durable::{Disk, RealDisk},
+    journal::{Batch, Described, Item, Journal, JournalName, Position},
+    logs::Logs,
+};
+use serde_json::{Value, json};
+
+fn describe(line: &[u8]) -> Option<Described> {
+    let record: Value = serde_json::from_slice(line).ok()?;
+    Some(Described { key: record.get("id")?.to_string(), scope: None })
+}
+
+fn journal(logs: &Logs) -> Journal {
+    Journal::new(logs, JournalName::from_file("things.jsonl").unwrap(), describe)
+}
+
+fn open(dir: &Path) -> Logs {
+    Logs::open(Some(dir), "test").unwrap()
+}
+
+fn append(journal: &Journal, ids: impl IntoIterator<Item = u64>) -> milepost::Result<()> {
+    let mut writer = journal.write()?;
+    let mut batch = Batch::default();
+    for id in ids {
+        let offset = writer.end() + batch.bytes();
+        batch.push(format!("{{\"id\":{id}}}\n").as_bytes());
+        let detail = json!({ "journal": "things", "offset": offset });
+        batch.audit(Draft::of(Action::Emit, Outcome::Appended, &id.to_string(), "s", detail));
+    }
+    writer.append(&batch)
+}
+
+fn ids(journal: &Journal) -> Vec<u64> {
+    let mut reader = journal.read_from(&Position::default()).unwrap();
+    let mut ids = Vec::new();
+    while let Some(item) = reader.next().unwrap() {
+        let Item::Line { text, .. } = item else { panic!("{item:?}") };
+        ids.push(serde_json::from_slice::<Value>(text).unwrap()["id"].as_u64().unwrap());
+    }
+    ids
+}
+
+fn outcomes(logs: &Logs) -> Vec<String> {
+    let text = fs::read_to_string(logs.dir().join("audit.jsonl")).unwrap_or_default();
+    text.lines().map(|it| serde_json::from_str::<Value>(it).unwrap()["outcome"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn what_is_appended_is_read_and_audited() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = open(dir.path());
+    let journal = journal(&logs);
+    assert!(ids(&journal).is_empty());
+    append(&journal, 1..=3).unwrap();
+    append(&journal, 4..=4).unwrap();
+    assert_eq!(ids(&journal), [1, 2, 3, 4]);
+    assert_eq!(outcomes(&logs), ["appended"; 4]);
+}
+
+#[test]
+fn a_torn_tail_is_settled_wherever_it_was_cut() {
+    let torn = b"{\"id\":7}\n{\"id\":8}\n";
+    for cut in 0..=torn.len() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = open(dir.path());
+        let journal = journal(&logs);
+        append(&journal, 1..=2).unwrap();
+        let path = dir.path().join("things.jsonl");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes.extend_from_slice(&torn[..cut]);
+        fs::write(&path, &bytes).unwrap();
+        assert_eq!(ids(&journal), [1, 2], "a reader sees only what lies below the mark");
+        append(&journal, 9..=9).unwrap();
+        let (whole, rest) = (cut / 9, cut % 9);
+        let mut expected = vec![1, 2];
+        expected.extend([7, 8].iter().take(whole));
+        expected.push(9);
+        assert_eq!(ids(&journal), expected, "cut at {cut}");
+        assert!(fs::read_to_string(&path).unwrap().lines().all(|it| it.starts_with('{') && it.ends_with('}')));
+        let kept: Vec<_> = fs::read_dir(dir.path().join("quarantine")).map_or(vec![], Iterator::collect);
+        assert_eq!(kept.len(), usize::from(rest > 0), "cut at {cut}");
+        let mut audited = vec!["appended"; 2];
+        audited.extend(vec!["recovered"; whole]);
+        audited.extend(vec!["quarantined"; usize::from(rest > 0)]);
+        audited.push("appended");
+        assert_eq!(outcomes(&logs), audited, "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_lost_mark_loses_no_record_and_audits_none_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = open(dir.path());
+    let journal = journal(&logs);
+    append(&journal, 1..=5).unwrap();
+    fs::remove_dir_all(dir.path().join(".lock")).unwrap();
+    append(&journal, 6..=6).unwrap();
+    assert_eq!(ids(&journal), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(outcomes(&logs), ["appended"; 6]);
+}
+
+#[test]
+fn zeros_before_a_valid_end_are_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = open(dir.path());
+    let journal = journal(&logs);
+    append(&journal, 1..=1).unwrap();
+    let path = dir.path().join("things.jsonl");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes.extend_from_slice(&[0; 40]);
+    bytes.extend_from_slice(b"\n{\"id\":2}\n");
+    fs::write(&path, bytes).unwrap();
+    journal.settle_if_needed().unwrap();
+    assert_eq!(ids(&journal), [1]);
+    assert_eq!(outcomes(&logs), ["appended", "quarantined"]);
+}
+
+#[test]
+fn rotation_is_invisible_to_readers_and_writers() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = open(dir.path()).rotate_at(40);
+    let journal = journal(&logs);
+    let mut slow = journal.read_from(&Position::default()).unwrap();
+    for id in 1..=30 {
+        append(&journal, id..=id).unwrap();
+        slow.refresh().unwrap();
+        let Some(Item::Line { text, .. }) = slow.next().unwrap() else { panic!("record {id} is missing") };
+        assert_eq!(text, format!("{{\"id\":{id}}}").as_bytes());
+    }
+    assert_eq!(ids(&journal), (1..=30).collect::<Vec<_>>());
+    let sealed = fs::read_dir(dir.path()).unwrap().filter(|it| {
+        it.as_ref().unwrap().file_name().to_str().unwrap().starts_with("things.0")
+    });
+    assert!(sealed.count() > 5);
+    assert_eq!(outcomes(&logs).len(), 1, "the audit rotates as well");
+}
+
+#[test]
+fn a_crash_between_the_steps_of_a_rotation_is_settled() {
+    for step in ["renamed", "created"] {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = open(dir.path());
+        let journal = journal(&logs);
+        append(&journal, 1..=3).unwrap();
+        let path = dir.path().join("things.jsonl");
+        fs::rename(&path, dir.path().join("things.00000000000000000000.jsonl")).unwrap();
+        if step == "created" {
+            fs::write(&path, "").unwrap();
+        }
+        assert_eq!(ids(&journal), [1, 2, 3], "{step}");
+        append(&journal, 4..=4).unwrap();
+        assert_eq!(ids(&journal), [1, 2, 3, 4], "{step}");
+        assert_eq!(outcomes(&logs), ["appended"; 4]);
+    }
+}
+
+#[test]
+fn a_truncated_or_rewritten_journal_stops_writers_and_readers() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = open(dir.path());
+    let journal = journal(&logs);
+    append(&journal, 1..=3).unwrap();
+    let position = journal.last_line().unwrap().unwrap().0;
+    let path = dir.path().join("things.jsonl");
+    fs::write(&path, "{\"id\":1}\n").unwrap();
+    let error = append(&journal, 4..=4).unwrap_err();
+    assert_eq!(error.kind(), Kind::BadData);
+    assert!(error.to_string().contains("copytruncate"), "{error}");
+    fs::write(&path, "{\"id\":1}\n{\"id\":2}\n{\"id\":9}\n").unwrap();
+    let error = journal.read_from(&position).unwrap_err();
+    assert!(error.to_string().contains("--resync"), "{error}");
+    fs::write(&path, "{\"id\":1}\n").unwrap();
+    journal.accept_as_it_is().unwrap();
+    append(&journal, 4..=4).unwrap();
+    assert_eq!(ids(&journal), [1, 4]);
+}
+
+/// A disk on which the operation number `fail_at` fails, with every later one.
+#[derive(Debug)]
+struct DyingDisk {
+    calls: AtomicUsize,
+    fail_at: usize,
+    only_once: bool,
+}
+
+impl DyingDisk {
+    fn tick(&self) -> std::io::Result<()> {
+        let call = self.calls.fetch_add(1, Ordering::SeqCst);
+        let fails = if self.only_once { call == self.fail_at } else { call >= self.fail_at };
+        if fails { Err(std::io::Error::from_raw_os_error(5)) } else { Ok(()) }
+    }
+}
+
+impl Disk for DyingDisk {
+    fn write_at(&self, file: &fs::File, bytes: &[u8], offset: u64) -> std::io::Result<usize> {
+        if self.tick().is_err() {
+            let half = bytes.len() / 2;
+            RealDisk.write_at(file, &bytes[..half], offset)?;
+            return Err(std::io::Error::from_raw_os_error(28));
+        }
+        RealDisk.write_at(file, bytes, offset)
+    }
+    fn sync_data(&self, file: &fs::File) -> std::io::Result<()> {
+        self.tick()?;
+        RealDisk.sync_data(file)
+    }
+    fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
+        self.tick()?;
+        RealDisk.sync_dir(dir)
+    }
+    fn set_len(&self, file: &fs::File, length: u64) -> std::io::Result<()> {
+        self.tick()?;
+        RealDisk.set_len(file, length)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
+        self.tick()?;
+        RealDisk.rename(from, to)
+    }
+}
+
+#[test]
+fn whatever_operation_fails_acknowledged_records_stay_and_the_next_run_goes_on() {
+    for only_once in [true, false] {
+        let mut fail_at = 0;
+        loop {
+            let dir = tempfile::tempdir().unwrap();
+            let logs = open(dir.path()).rotate_at(30);
+            append(&journal(&logs), 1..=2).unwrap();
+            let disk = Arc::new(DyingDisk { calls: AtomicUsize::new(0), fail_at, only_once });
+            let failing = journal(&logs.clone().on_disk(disk.clone()));
+            let acknowledged: Vec<u64> =
+                (3..=6).filter(|id| append(&failing, [*id, *id + 100]).is_ok()).flat_map(|id| [id, id + 100]).collect();
+            append(&journal(&logs), 7..=7).unwrap();
+            let found = ids(&journal(&logs));
+            for id in [1, 2].iter().chain(&acknowledged).chain(&[7]) {
+                assert_eq!(found.iter().filter(|it| *it == id).count(), 1, "id {id}, failed at {fail_at}: {found:?}");
+            }
+            if disk.calls.load(Ordering::SeqCst) <= fail_at {
+                break;
+            }
+            fail_at += 1;
+        }
+        assert!(fail_at > 20, "only {fail_at} operations were made to fail");
+    }
+}
+
+#[test]
+fn all_or_nothing_leaves_nothing_when_it_is_cut_short() {
+    let mut fail_at = 0;
+    loop {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = open(dir.path());
+        append(&journal(&logs), 1..=1).unwrap();
+        let disk = Arc::new(DyingDisk { calls: AtomicUsize::new(0), fail_at, only_once: false });
+        let failing = journal(&logs.clone().on_disk(disk.clone()));
+        let mut batch = Batch::default();
+        (2..=4).for_each(|id| batch.push(format!("{{\"id\":{id}}}\n").as_bytes()));
+        let done = failing.write().and_then(|mut it| it.append_all_or_nothing(&batch));
+        append(&journal(&logs), 9..=9).unwrap();
+        let found = ids(&journal(&logs));
+        let all = [1, 2, 3, 4, 9];
+        assert!(found == all || done.is_err() && found == [1, 9], "failed at {fail_at}: {found:?}");
+        if disk.calls.load(Ordering::SeqCst) <= fail_at {
+            break;
+        }
+        fail_at += 1;
+    }
+    assert!(fail_at > 5);
+}
+
+#[test]
+fn many_threads_append_without_losing_or_mixing() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = open(dir.path()).rotate_at(500);
+    std::thread::scope(|scope| {
+        for thread in 0..8 {
+            let logs = &logs;
+            scope.spawn(move || (0..20).for_each(|it| append(&journal(logs), [thread * 100 + it]).unwrap()));
+        }
+    });
+    let mut found = ids(&journal(&logs));
+    found.sort_unstable();
+    assert_eq!(found, (0..8).flat_map(|it| it * 100..it * 100 + 20).collect::<Vec<_>>());
+}
