@@ -140,7 +140,11 @@ impl Draft {
 
     /// A record about the event with this key and scope.
     pub fn of(action: Action, outcome: Outcome, key: &str, scope: &str, detail: Value) -> Draft {
-        Draft { key: Some(key.to_owned()), scope: Some(scope.to_owned()), ..Draft::new(action, outcome, detail) }
+        Draft {
+            key: Some(key.to_owned()),
+            scope: Some(scope.to_owned()),
+            ..Draft::new(action, outcome, detail)
+        }
     }
 }
 
@@ -183,8 +187,12 @@ fn open(logs: &Logs) -> Result<(Active, Chain), Failure> {
         // A mark that was lost, or is from before a rotation: the chain goes on from the last line.
         let line = line_before(logs, active.name(), mark.end())?.unwrap_or_default();
         Chain::after(&line).ok_or_else(|| {
-            Error::new(Kind::BadData, active.name().file(), "the last record has no seq and hash to go on from")
-                .cure("restore the file from a copy")
+            Error::new(
+                Kind::BadData,
+                active.name().file(),
+                "the last record has no seq and hash to go on from",
+            )
+            .cure("restore the file from a copy")
         })?
     };
     if active.is_unsettled() {

@@ -59,12 +59,21 @@ impl Chain {
         let mut record: Value = serde_json::from_slice(line).map_err(|it| format!("is no JSON: {it}"))?;
         let fields = record.as_object_mut().ok_or("is no JSON object")?;
         let Some(Value::String(hash)) = fields.remove("hash") else { return Err("has no hash".into()) };
-        let (seq, prev) = (fields.get("seq").and_then(Value::as_u64), fields.get("prev").and_then(Value::as_str));
+        let (seq, prev) =
+            (fields.get("seq").and_then(Value::as_u64), fields.get("prev").and_then(Value::as_str));
         if seq != Some(self.seq + 1) {
-            return Err(format!("has seq {}, expected {}", seq.map_or("none".into(), |it| it.to_string()), self.seq + 1));
+            return Err(format!(
+                "has seq {}, expected {}",
+                seq.map_or("none".into(), |it| it.to_string()),
+                self.seq + 1
+            ));
         }
         if prev != Some(self.prev()) {
-            return Err(format!("prev is {}, the record above has hash {}", prev.unwrap_or("absent"), self.prev()));
+            return Err(format!(
+                "prev is {}, the record above has hash {}",
+                prev.unwrap_or("absent"),
+                self.prev()
+            ));
         }
         let expected = link(self.prev(), &canonical::to_vec(&record));
         if hash != expected {

@@ -144,7 +144,8 @@ pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
 fn share(file: &File, path: &Path, mode: u32) -> io::Result<()> {
     let made = file.metadata()?;
     if rustix::process::geteuid().is_root() {
-        let dir = fs::metadata(path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+        let dir =
+            fs::metadata(path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
         if (dir.uid(), dir.gid()) != (made.uid(), made.gid()) {
             fchown(file, Some(dir.uid()), Some(dir.gid()))?;
         }

@@ -52,7 +52,14 @@ impl Index {
         let path = logs.place(&file_name(journal.name()))?;
         let table = Table::open(logs, path)?;
         let known = table.position().offset;
-        let mut index = Index { journal: journal.clone(), keys_of, table, tail: BTreeSet::new(), known, is_rebuilt: false };
+        let mut index = Index {
+            journal: journal.clone(),
+            keys_of,
+            table,
+            tail: BTreeSet::new(),
+            known,
+            is_rebuilt: false,
+        };
         if index.catch_up().is_err() {
             // The position is not one of this journal: it was restored from elsewhere, or replaced.
             index.start_again()?;
@@ -115,8 +122,12 @@ impl Index {
 
     fn start_again(&mut self) -> Result<()> {
         if std::mem::replace(&mut self.is_rebuilt, true) {
-            return Err(Error::new(Kind::Io, file_name(self.journal.name()), "the index does not hold what is written to it")
-                .cure("check the disk"));
+            return Err(Error::new(
+                Kind::Io,
+                file_name(self.journal.name()),
+                "the index does not hold what is written to it",
+            )
+            .cure("check the disk"));
         }
         self.table.clear()?;
         self.tail.clear();

@@ -65,7 +65,8 @@ impl Logs {
     /// Creates the folder (mode 2770) if it is absent; its parent must be there.
     pub fn init(flag: Option<&Path>, tool: &'static str) -> Result<Logs> {
         let dir = Logs::choose(flag);
-        durable::ensure_dir(&RealDisk, &dir).map_err(|it| Error::io("cannot create the logs folder", &dir, it))?;
+        durable::ensure_dir(&RealDisk, &dir)
+            .map_err(|it| Error::io("cannot create the logs folder", &dir, it))?;
         Logs::open(Some(&dir), tool)
     }
 

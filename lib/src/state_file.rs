@@ -42,14 +42,17 @@ pub fn save<T: Serialize>(logs: &Logs, name: &str, state: &T) -> Result<()> {
     let mut bytes = serde_json::to_vec(state)
         .map_err(|it| Error::new(Kind::Io, path.display(), "cannot write the state").because(it))?;
     bytes.push(b'\n');
-    durable::replace(logs.disk(), &path, &bytes).map_err(|it| Error::io("cannot replace the state", &path, it))
+    durable::replace(logs.disk(), &path, &bytes)
+        .map_err(|it| Error::io("cannot replace the state", &path, it))
 }
 
 /// Removes the state file `name` if it is there.
 pub fn remove(logs: &Logs, name: &str) -> Result<()> {
     let path = logs.dir().join(name);
     match logs.disk().remove(&path) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(Error::io("cannot remove the state", &path, cause)),
+        Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
+            Err(Error::io("cannot remove the state", &path, cause))
+        }
         _ => Ok(()),
     }
 }

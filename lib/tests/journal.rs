@@ -55,7 +55,9 @@ fn ids(journal: &Journal) -> Vec<u64> {
 
 fn outcomes(logs: &Logs) -> Vec<String> {
     let text = fs::read_to_string(logs.dir().join("audit.jsonl")).unwrap_or_default();
-    text.lines().map(|it| serde_json::from_str::<Value>(it).unwrap()["outcome"].as_str().unwrap().to_owned()).collect()
+    text.lines()
+        .map(|it| serde_json::from_str::<Value>(it).unwrap()["outcome"].as_str().unwrap().to_owned())
+        .collect()
 }
 
 #[test]
@@ -89,7 +91,9 @@ fn a_torn_tail_is_settled_wherever_it_was_cut() {
         expected.extend([7, 8].iter().take(whole));
         expected.push(9);
         assert_eq!(ids(&journal), expected, "cut at {cut}");
-        assert!(fs::read_to_string(&path).unwrap().lines().all(|it| it.starts_with('{') && it.ends_with('}')));
+        assert!(
+            fs::read_to_string(&path).unwrap().lines().all(|it| it.starts_with('{') && it.ends_with('}'))
+        );
         let kept: Vec<_> = fs::read_dir(dir.path().join("quarantine")).map_or(vec![], Iterator::collect);
         assert_eq!(kept.len(), usize::from(rest > 0), "cut at {cut}");
         let mut audited = vec!["appended"; 2];
@@ -141,9 +145,9 @@ fn rotation_is_invisible_to_readers_and_writers() {
         assert_eq!(text, format!("{{\"id\":{id}}}").as_bytes());
     }
     assert_eq!(ids(&journal), (1..=30).collect::<Vec<_>>());
-    let sealed = fs::read_dir(dir.path()).unwrap().filter(|it| {
-        it.as_ref().unwrap().file_name().to_str().unwrap().starts_with("things.0")
-    });
+    let sealed = fs::read_dir(dir.path())
+        .unwrap()
+        .filter(|it| it.as_ref().unwrap().file_name().to_str().unwrap().starts_with("things.0"));
     assert!(sealed.count() > 5);
     assert_eq!(outcomes(&logs).len(), 1, "the audit rotates as well");
 }
@@ -241,12 +245,18 @@ fn whatever_operation_fails_acknowledged_records_stay_and_the_next_run_goes_on()
             append(&journal(&logs), 1..=2).unwrap();
             let disk = Arc::new(DyingDisk { calls: AtomicUsize::new(0), fail_at, only_once });
             let failing = journal(&logs.clone().on_disk(disk.clone()));
-            let acknowledged: Vec<u64> =
-                (3..=6).filter(|id| append(&failing, [*id, *id + 100]).is_ok()).flat_map(|id| [id, id + 100]).collect();
+            let acknowledged: Vec<u64> = (3..=6)
+                .filter(|id| append(&failing, [*id, *id + 100]).is_ok())
+                .flat_map(|id| [id, id + 100])
+                .collect();
             append(&journal(&logs), 7..=7).unwrap();
             let found = ids(&journal(&logs));
             for id in [1, 2].iter().chain(&acknowledged).chain(&[7]) {
-                assert_eq!(found.iter().filter(|it| *it == id).count(), 1, "id {id}, failed at {fail_at}: {found:?}");
+                assert_eq!(
+                    found.iter().filter(|it| *it == id).count(),
+                    1,
+                    "id {id}, failed at {fail_at}: {found:?}"
+                );
             }
             if disk.calls.load(Ordering::SeqCst) <= fail_at {
                 break;

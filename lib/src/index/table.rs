@@ -260,7 +260,9 @@ impl Header {
     fn encode(&self) -> Page {
         let mut page = Page::new([0; PAGE_BYTES]);
         page[8..16].copy_from_slice(MAGIC);
-        for (at, number) in (16..).step_by(8).zip([self.seed, self.buckets, self.entries, self.position.offset]) {
+        for (at, number) in
+            (16..).step_by(8).zip([self.seed, self.buckets, self.entries, self.position.offset])
+        {
             page[at..at + 8].copy_from_slice(&number.to_le_bytes());
         }
         let fingerprint = self.position.fingerprint.as_bytes();

@@ -16,11 +16,7 @@ use std::{
 };
 
 use super::{JournalName, mark::Mark, quarantine, reader};
-use crate::{
-    Error, Kind, Result, durable,
-    lock::Lock,
-    logs::Logs,
-};
+use crate::{Error, Kind, Result, durable, lock::Lock, logs::Logs};
 
 /// The most bytes of one batch, so that no writer holds the lock for long.
 pub const BATCH_BYTES_MAX: usize = 4 << 20;
@@ -65,7 +61,8 @@ impl Active {
     fn open_as(logs: &Logs, name: &JournalName, accept_shorter: bool) -> Result<Active> {
         let lock = Lock::acquire(logs, name.as_str())?;
         let path = logs.place(&name.file())?;
-        let mark = Mark::read(lock.file()).map_err(|it| Error::io("cannot read the mark", lock.path(), it))?;
+        let mark =
+            Mark::read(lock.file()).map_err(|it| Error::io("cannot read the mark", lock.path(), it))?;
         let mark = match mark {
             Some(it) if !logs.dir().join(name.sealed(it.base)).exists() => it,
             // Missing, or from before a rotation that a crash cut short: the active segment begins where
@@ -82,7 +79,8 @@ impl Active {
             sync_parent(logs, &path)?;
         }
         let length = file.metadata().map_err(|it| Error::io("cannot look at the journal", &path, it))?.len();
-        let mut active = Active { logs: logs.clone(), name: name.clone(), path, lock, mark, file, length, failed: false };
+        let mut active =
+            Active { logs: logs.clone(), name: name.clone(), path, lock, mark, file, length, failed: false };
         if active.length < active.mark.length {
             if !accept_shorter {
                 return Err(reader::shorter(&active.path, active.length, active.mark.length));
@@ -152,7 +150,13 @@ impl Active {
     }
 
     /// Cuts off what [`Active::settle`] put into quarantine and believes the rest.
-    pub fn finish_settling(&mut self, settled: &Settled, audit_offset: u64, seq: u64, head: &str) -> Result<()> {
+    pub fn finish_settling(
+        &mut self,
+        settled: &Settled,
+        audit_offset: u64,
+        seq: u64,
+        head: &str,
+    ) -> Result<()> {
         if settled.quarantined.is_some() {
             self.cut(self.length)?;
         }
@@ -174,7 +178,8 @@ impl Active {
         self.failed = true;
         disk.sync_data(&self.file).map_err(failed("cannot sync before rotating", &self.path))?;
         disk.rename(&self.path, &sealed).map_err(failed("cannot rotate", &self.path))?;
-        let (file, _) = durable::open_or_create(disk, &self.path).map_err(failed("cannot create", &self.path))?;
+        let (file, _) =
+            durable::open_or_create(disk, &self.path).map_err(failed("cannot create", &self.path))?;
         sync_parent(&self.logs, &self.path)?;
         self.mark = Mark { base: self.mark.base + self.length, length: 0, ..self.mark.clone() };
         self.write_mark()?;
@@ -262,7 +267,8 @@ impl Active {
 
     fn cut(&self, length: u64) -> Result<()> {
         let disk = self.logs.disk();
-        disk.set_len(&self.file, length).map_err(|it| Error::io("cannot cut the torn tail", &self.path, it))?;
+        disk.set_len(&self.file, length)
+            .map_err(|it| Error::io("cannot cut the torn tail", &self.path, it))?;
         disk.sync_data(&self.file).map_err(|it| Error::io("cannot sync", &self.path, it))
     }
 
@@ -274,7 +280,11 @@ impl Active {
 
     fn check_usable(&self) -> Result<()> {
         if self.failed {
-            return Err(Error::new(Kind::Io, self.path.display(), "an earlier write failed; the journal must be opened again"));
+            return Err(Error::new(
+                Kind::Io,
+                self.path.display(),
+                "an earlier write failed; the journal must be opened again",
+            ));
         }
         Ok(())
     }
@@ -290,11 +300,11 @@ fn cannot_open(path: &Path, cause: io::Error) -> Error {
     let append_only = cause.raw_os_error() == Some(EPERM);
     let error = Error::io("cannot open for writing", path, cause);
     if append_only {
-        return error.cure("if it is append-only (lsattr), take that back with chattr -a: a torn tail must be cut");
+        return error
+            .cure("if it is append-only (lsattr), take that back with chattr -a: a torn tail must be cut");
     }
     match fs::metadata(path) {
         Ok(it) if !it.is_file() => error.cure("it must be a regular file"),
         _ => error,
     }
 }
-

@@ -92,7 +92,8 @@ mod tests {
     fn the_longest_mark_fits_and_comes_back() {
         let longest = u64::MAX;
         let head = "f".repeat(64);
-        let mark = Mark { base: longest, length: longest, audit_offset: longest, undo: false, seq: longest, head };
+        let mark =
+            Mark { base: longest, length: longest, audit_offset: longest, undo: false, seq: longest, head };
         let bytes = encode(&mark).unwrap();
         assert_eq!(bytes.len(), MARK_BYTES);
         assert_eq!(decode(&bytes), Some(mark));

@@ -52,8 +52,12 @@ impl JournalName {
     pub fn from_queue_file(file: &str) -> Result<JournalName> {
         let name = JournalName::from_file(file)?;
         if name.stem().is_none() {
-            return Err(Error::new(Kind::Usage, crate::text::quoted(file), "is no queue: its name must end in -queue.jsonl")
-                .cure("the names of its state and dead letters follow from it"));
+            return Err(Error::new(
+                Kind::Usage,
+                crate::text::quoted(file),
+                "is no queue: its name must end in -queue.jsonl",
+            )
+            .cure("the names of its state and dead letters follow from it"));
         }
         Ok(name)
     }
@@ -92,7 +96,8 @@ impl JournalName {
 }
 
 fn offset_of(digits: &str) -> Option<u64> {
-    (digits.len() == OFFSET_DIGITS && digits.bytes().all(|it| it.is_ascii_digit())).then(|| digits.parse().ok())?
+    (digits.len() == OFFSET_DIGITS && digits.bytes().all(|it| it.is_ascii_digit()))
+        .then(|| digits.parse().ok())?
 }
 
 impl fmt::Display for JournalName {
@@ -118,7 +123,16 @@ mod tests {
     #[test]
     fn only_plain_names_are_journals() {
         assert_eq!(JournalName::from_file("milestones.jsonl").unwrap().as_str(), "milestones");
-        for bad in ["", ".jsonl", "a", "../a.jsonl", "a/b.jsonl", ".a.jsonl", "a b.jsonl", "a.00000000000000001234.jsonl"] {
+        for bad in [
+            "",
+            ".jsonl",
+            "a",
+            "../a.jsonl",
+            "a/b.jsonl",
+            ".a.jsonl",
+            "a b.jsonl",
+            "a.00000000000000001234.jsonl",
+        ] {
             assert_eq!(JournalName::from_file(bad).unwrap_err().kind(), Kind::Usage, "{bad}");
         }
         assert!(JournalName::from_queue_file("-queue.jsonl").is_err());

@@ -34,7 +34,11 @@ pub fn fingerprint(line: &[u8]) -> String {
 /// Bytes as lower-case hex digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|it| [DIGITS[usize::from(it >> 4)], DIGITS[usize::from(it & 15)]]).map(char::from).collect()
+    bytes
+        .iter()
+        .flat_map(|it| [DIGITS[usize::from(it >> 4)], DIGITS[usize::from(it & 15)]])
+        .map(char::from)
+        .collect()
 }
 
 impl fmt::Display for Position {

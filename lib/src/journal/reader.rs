@@ -74,7 +74,11 @@ impl Reader {
         if from.offset > 0 {
             match segments.line_before(from.offset)? {
                 Some(line) if fingerprint(&line) == from.fingerprint => {}
-                _ => return Err(segments.replaced(&format!("the line before offset {} is another one", from.offset))),
+                _ => {
+                    return Err(
+                        segments.replaced(&format!("the line before offset {} is another one", from.offset))
+                    );
+                }
             }
         }
         Ok(Reader { segments, at: from.offset, end, segment: None, buffer: Vec::new(), next: 0 })
@@ -182,7 +186,8 @@ impl Reader {
             Some(_) if !self.buffer.is_empty() => return Ok(false),
             _ => self.segment.insert(self.segments.open(from)?),
         };
-        let room = usize::try_from(segment.end.unwrap_or(self.end).min(self.end) - from).unwrap_or(CHUNK_BYTES);
+        let room =
+            usize::try_from(segment.end.unwrap_or(self.end).min(self.end) - from).unwrap_or(CHUNK_BYTES);
         let start = self.buffer.len();
         self.buffer.resize(start + room.min(CHUNK_BYTES), 0);
         let read = read_at(&segment.file, &mut self.buffer[start..], from - segment.base);
@@ -375,13 +380,10 @@ impl Segments {
         loop {
             let start = end.saturating_sub(length);
             let mut bytes = vec![0; usize::try_from(end - start).unwrap_or(usize::MAX)];
-            segment
-                .file
-                .read_exact_at(&mut bytes, start)
-                .map_err(|it| match it.kind() {
-                    io::ErrorKind::UnexpectedEof => self.replaced(&format!("it ends before offset {offset}")),
-                    _ => Error::io("cannot read", &self.active_path(), it),
-                })?;
+            segment.file.read_exact_at(&mut bytes, start).map_err(|it| match it.kind() {
+                io::ErrorKind::UnexpectedEof => self.replaced(&format!("it ends before offset {offset}")),
+                _ => Error::io("cannot read", &self.active_path(), it),
+            })?;
             if bytes.pop() != Some(b'\n') {
                 return Err(self.replaced(&format!("no line ends at offset {offset}")));
             }

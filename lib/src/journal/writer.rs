@@ -107,9 +107,15 @@ impl Journal {
         for (offset, line) in settled.kept.iter().filter(|(offset, _)| !known.holds(*offset)) {
             let Some(Described { key, scope }) = (self.describe)(line) else { continue };
             let detail = json!({ "journal": self.name.as_str(), "offset": offset });
-            drafts.push(Draft { key: Some(key), scope, ..Draft::new(Action::Settle, Outcome::Recovered, detail) });
+            drafts.push(Draft {
+                key: Some(key),
+                scope,
+                ..Draft::new(Action::Settle, Outcome::Recovered, detail)
+            });
         }
-        if let Some((offset, file)) = settled.quarantined.as_ref().filter(|(_, file)| !known.holds_quarantine(file)) {
+        if let Some((offset, file)) =
+            settled.quarantined.as_ref().filter(|(_, file)| !known.holds_quarantine(file))
+        {
             let detail = json!({ "journal": self.name.as_str(), "offset": offset, "quarantine": file });
             drafts.push(Draft::new(Action::Settle, Outcome::Quarantined, detail));
         }
