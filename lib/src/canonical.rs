@@ -89,12 +89,8 @@ fn key_order(left: &str, right: &str) -> Ordering {
 /// The number that `key` spells, if ECMAScript counts it among the array indices: 0 to 2^32 - 2, without
 /// leading zeros.
 fn array_index(key: &str) -> Option<u32> {
-    let is_plain = match key.as_bytes() {
-        [b'0'] => true,
-        // Not only for speed: `parse` would take a plus sign.
-        [b'1'..=b'9', ..] => true,
-        _ => false,
-    };
+    // Not only for speed: `parse` would take a plus sign and leading zeros.
+    let is_plain = matches!(key.as_bytes(), [b'0'] | [b'1'..=b'9', ..]);
     if is_plain { key.parse().ok().filter(|it| *it < u32::MAX) } else { None }
 }
 

@@ -6,7 +6,8 @@
 //! order mark, text after the document, deep nesting. The list is the one of the ingest contract.
 //!
 //! # Invariants
-//! - Whatever the bytes are, [`parse`] returns: no panic, no overflow of the stack, time linear in them.
+//! - Whatever the bytes are, [`parse`] returns: no panic, no overflow of the stack, time linear in them but
+//!   for the sorting of keys.
 //! - A value that passed nests at most [`DEPTH_MAX`] deep and has only finite numbers.
 //! - The same text always gives the same [`Refusal`].
 //!
@@ -304,7 +305,7 @@ fn refusal(text: &[u8], at: usize, what: impl Into<String>) -> Refusal {
     let before = &text[..at];
     let line_start = before.iter().rposition(|it| *it == b'\n').map_or(0, |it| it + 1);
     Refusal {
-        line: 1 + before.iter().filter(|it| **it == b'\n').count(),
+        line: before.split(|it| *it == b'\n').count(),
         column: 1 + String::from_utf8_lossy(&before[line_start..]).chars().count(),
         what: what.into(),
     }

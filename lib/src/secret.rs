@@ -207,8 +207,9 @@ fn refuse_readable_by_others(file: &File, path: &Path) -> Result<()> {
     // The open file is asked, not its name, behind which another file may stand by now.
     let metadata = file.metadata().map_err(|it| unreadable(path, it))?;
     let mode = metadata.mode() & 0o777;
+    let by_others = mode & 0o007;
     // A folder is no secret whatever its mode; reading it will say so.
-    if mode & 0o007 == 0 || metadata.is_dir() {
+    if by_others == 0 || metadata.is_dir() {
         return Ok(());
     }
     let what = format!("everybody on this machine has access to this secret file (mode {mode:04o})");
