@@ -4,12 +4,13 @@
 //! hex HMAC-SHA256 over the canonical form of the parsed body. Standard Webhooks 1.0 signs
 //! `id.timestamp.body`, the body as it came; only it covers the time of the attempt.
 //!
-//! A receiver judges in two steps, since DESIGN puts parsing between them: [`Verifier::check_headers`] needs
-//! no body, [`Verifier::verify`] needs it raw and parsed.
+//! A receiver judges in two steps, since the contract puts parsing between them:
+//! [`Verifier::check_headers`] needs no body, [`Verifier::verify`] needs it raw and parsed.
 //!
 //! # Invariants
 //! - At least one scheme is present, and every scheme that is present must verify. A scheme of which any
-//!   header came is present, so that a header lost on the way never weakens the check.
+//!   header came is present, so that a header lost on the way never weakens the check; but
+//!   `x-openclaw-timestamp` alone is only a time.
 //! - Signatures are compared in constant time. No refusal shows one, nor any other words of a stranger.
 //! - What a webhook id, its timestamp and the body sign together can be split in one way only: an id with a
 //!   full stop is refused.
@@ -76,7 +77,7 @@ pub struct SignedHeaders {
 }
 
 impl SignedHeaders {
-    /// Names and values, in the order of DESIGN's table.
+    /// Names and values, in the order of the contract's table.
     pub fn pairs(&self) -> [(&'static str, &str); 5] {
         [
             (OPENCLAW_SIGNATURE, &self.openclaw_signature),
