@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     Error, Kind, Result,
-    journal::{Item, Journal, JournalName, Position},
+    journal::{Item, Journal, JournalName, Position, Reader},
 };
 
 use table::{Lookup, Table};
@@ -70,6 +70,17 @@ impl Index {
         Ok(index)
     }
 
+    /// Catches up after the lock was released and taken again, as if opened anew.
+    pub fn refresh(&mut self) -> Result<()> {
+        if self.table.is_current()? {
+            let mut reader = Reader::open_at(self.journal.logs(), self.journal.name(), self.known)?;
+            self.read_on(&mut reader)
+        } else {
+            *self = Index::open(&self.journal, self.keys_of)?;
+            Ok(())
+        }
+    }
+
     /// Offsets at which a record with this key may be, in the order of the journal. Records appended by
     /// this call's own batches are found after [`Index::add`].
     pub fn find(&mut self, key: &str) -> Result<Vec<u64>> {
@@ -108,6 +119,10 @@ impl Index {
 
     fn catch_up(&mut self) -> Result<()> {
         let mut reader = self.journal.read_from(self.table.position())?;
+        self.read_on(&mut reader)
+    }
+
+    fn read_on(&mut self, reader: &mut Reader) -> Result<()> {
         while let Some(item) = reader.next()? {
             match item {
                 Item::Line { offset, end, text } => self.add(offset, end, text),

@@ -57,7 +57,7 @@ impl Watch {
             };
             if is_change {
                 // A full channel holds a hint already, and a closed one has nobody to wake.
-                drop(give.try_send(()));
+                let _ = give.try_send(());
             }
         })
         .map_err(failed)?;

@@ -212,6 +212,55 @@ impl Reader {
     }
 }
 
+/// Single lines by their offset, for look-ups.
+#[derive(Debug)]
+pub struct Lines {
+    segments: Segments,
+    segment: Option<Segment>,
+    end: u64,
+}
+
+impl Lines {
+    /// Look-ups in a journal.
+    pub fn new(logs: &Logs, name: &JournalName) -> Lines {
+        Lines { segments: Segments::new(logs, name), segment: None, end: 0 }
+    }
+
+    /// The line that begins at `offset`, without its newline; `None` when none lies there below the mark.
+    pub fn get(&mut self, offset: u64) -> Result<Option<Vec<u8>>> {
+        if offset >= self.end {
+            self.end = self.segments.refresh()?;
+            if offset >= self.end {
+                return Ok(None);
+            }
+        }
+        let segment = match &self.segment {
+            // An active segment may have been sealed since, and then ends somewhere.
+            Some(it) if it.holds(offset) && (it.end.is_some() || it.base == self.segments.mark.base) => it,
+            _ => self.segment.insert(self.segments.open(offset)?),
+        };
+        let mut line = Vec::new();
+        let mut chunk = BACK_BYTES;
+        loop {
+            let from = offset + line.len() as u64;
+            let start = line.len();
+            let room = chunk.min(segment.end.unwrap_or(self.end).min(self.end).saturating_sub(from));
+            line.resize(start + usize::try_from(room).unwrap_or_default(), 0);
+            let read = read_at(&segment.file, &mut line[start..], from - segment.base)
+                .map_err(|it| Error::io("cannot read", &self.segments.active_path(), it))?;
+            line.truncate(start + read);
+            if let Some(length) = newline(&line[start..]) {
+                line.truncate(start + length);
+                return Ok(Some(line));
+            }
+            if read == 0 || line.len() > LINE_BYTES_MAX {
+                return Ok(None);
+            }
+            chunk *= 16;
+        }
+    }
+}
+
 /// The last whole line below the mark, with its position; `None` in an empty journal.
 pub(super) fn last_line(logs: &Logs, name: &JournalName) -> Result<Option<(Position, Vec<u8>)>> {
     let mut segments = Segments::new(logs, name);

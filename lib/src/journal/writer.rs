@@ -11,7 +11,7 @@
 
 use serde_json::json;
 
-use super::{Item, JournalName, Position, Reader, active::Active, reader};
+use super::{JournalName, Lines, Position, Reader, active::Active, reader};
 use crate::{
     Error, Kind, Result,
     audit::{self, Action, Draft, Outcome},
@@ -84,13 +84,9 @@ impl Journal {
         reader::last_line(&self.logs, &self.name)
     }
 
-    /// The line that begins at `offset`, if it lies below the mark.
-    pub fn line_at(&self, offset: u64) -> Result<Option<Vec<u8>>> {
-        let mut reader = Reader::open_at(&self.logs, &self.name, offset)?;
-        match reader.next()? {
-            Some(Item::Line { text, .. }) => Ok(Some(text.to_vec())),
-            _ => Ok(None),
-        }
+    /// Look-ups of single lines by their offset.
+    pub fn lines(&self) -> Lines {
+        Lines::new(&self.logs, &self.name)
     }
 
     /// The position at `offset`, which must be the end of a line below the mark.
