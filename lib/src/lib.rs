@@ -32,6 +32,7 @@ pub mod secret;
 pub mod signing;
 
 pub mod cli;
+pub mod input;
 
 pub use clock::Timestamp;
 pub use error::{Error, Kind, Result};
