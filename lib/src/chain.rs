@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{canonical, journal};
+use crate::{canonical, identity::hex};
 
 /// Where a chain stands: the last record's `seq` and `hash`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,5 +86,5 @@ impl Chain {
 
 /// The `hash` of a record, from its `prev` and its canonical form without `hash`.
 pub fn link(prev: &str, canonical: &[u8]) -> String {
-    journal::hex(&Sha256::new().chain_update(prev).chain_update(canonical).finalize())
+    hex(&Sha256::new().chain_update(prev).chain_update(canonical).finalize())
 }

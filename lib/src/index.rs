@@ -64,7 +64,7 @@ impl Index {
             // The position is not one of this journal: it was restored from elsewhere, or replaced.
             index.start_again()?;
         }
-        if index.tail.len() > TAIL_ENTRIES_LAZY {
+        if index.is_long() {
             index.fold()?;
         }
         Ok(index)
@@ -107,6 +107,17 @@ impl Index {
         self.known = end;
     }
 
+    /// As [`Index::add`], for a record with this one key.
+    pub fn add_key(&mut self, key: &str, offset: u64, end: u64) {
+        self.tail.insert((self.table.hash(key), offset));
+        self.known = end;
+    }
+
+    /// Whether the next one-shot call would have to read many records, unless [`Index::finish`] is called.
+    pub fn is_long(&self) -> bool {
+        self.tail.len() > TAIL_ENTRIES_LAZY
+    }
+
     /// Hands what was added to the table once it is much. Call it after the batch is on disk.
     pub fn settle(&mut self) -> Result<()> {
         if self.tail.len() > TAIL_ENTRIES_MAX { self.fold() } else { Ok(()) }
@@ -114,7 +125,7 @@ impl Index {
 
     /// Hands what was added to the table if the next call would otherwise have to read it all again.
     pub fn finish(mut self) -> Result<()> {
-        if self.tail.len() > TAIL_ENTRIES_LAZY { self.fold() } else { Ok(()) }
+        if self.is_long() { self.fold() } else { Ok(()) }
     }
 
     fn catch_up(&mut self) -> Result<()> {

@@ -28,7 +28,6 @@ mod writer;
 
 pub use active::BATCH_BYTES_MAX;
 pub use name::JournalName;
-pub(crate) use position::hex;
 pub use position::{Position, fingerprint};
 pub use quarantine::keep as keep_in_quarantine;
 pub(crate) use reader::line_before;

@@ -27,6 +27,9 @@ pub mod logs;
 pub mod state_file;
 pub mod watch;
 
+pub mod emit;
+pub mod enqueue;
+
 pub mod ingest;
 pub mod secret;
 pub mod signing;
