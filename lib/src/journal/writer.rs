@@ -220,8 +220,8 @@ impl Writer {
         }
         match audit::append(&logs, &batch.drafts) {
             Ok(audited) => {
-                let chain = batch.chain.clone().unwrap_or_default();
-                self.active.move_mark(audited, chain.seq, &chain.head)
+                let (seq, head) = batch.chain.as_ref().map_or((0, ""), |it| (it.seq, it.head.as_str()));
+                self.active.move_mark(audited, seq, head)
             }
             Err(failure) => {
                 if !failure.is_durable {
