@@ -33,7 +33,8 @@ use argh::{ArgsInfo, TopLevelCommand};
 
 use self::arguments::Request;
 pub use self::{
-    messages::Messages, output::Output, progress::Progress, signals::shutdown_flag, streams::stdin_is_closed, verdict::Verdict,
+    messages::Messages, output::Output, progress::Progress, signals::shutdown_flag, streams::stdin_is_closed,
+    verdict::Verdict,
 };
 use crate::{Error, Kind, Result};
 

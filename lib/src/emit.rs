@@ -124,18 +124,27 @@ impl Emitter {
                     batch.audit(refusal(place, errors));
                     Emitted::Refused
                 }
-                Offer::Event(event, left_out) => self.place(event, left_out, writer.end(), &mut batch, &mut taken)?,
+                Offer::Event(event, left_out) => {
+                    self.place(event, left_out, writer.end(), &mut batch, &mut taken)?
+                }
             };
             taken.emitted.push(emitted);
         }
         let refuses = |it: &Emitted| matches!(it, Emitted::Refused | Emitted::Conflict(_));
         if all_or_nothing && taken.emitted.iter().any(refuses) {
             let mut refused = Batch::default();
-            offers.iter().zip(&mut taken.emitted).for_each(|(offer, emitted)| hold_back(offer, emitted, &mut refused));
+            offers
+                .iter()
+                .zip(&mut taken.emitted)
+                .for_each(|(offer, emitted)| hold_back(offer, emitted, &mut refused));
             writer.append(&refused)?;
             return Ok(taken.emitted);
         }
-        if all_or_nothing { writer.append_all_or_nothing(&batch)? } else { writer.append(&batch)? }
+        if all_or_nothing {
+            writer.append_all_or_nothing(&batch)?
+        } else {
+            writer.append(&batch)?
+        }
         if let Some(index) = &mut self.index {
             for (event, offset, end) in taken.appended {
                 index.add_key(&event.milestone_id, offset, end);
@@ -222,6 +231,7 @@ fn hold_back(offer: &Offer, emitted: &mut Emitted, batch: &mut Batch) {
 /// The audit record of refused input: where it stood and which fields were wrong, never the input itself.
 fn refusal(place: &str, errors: &[FieldError]) -> Draft {
     const ERRORS_KEPT: usize = 5;
-    let errors: Vec<_> = errors.iter().take(ERRORS_KEPT).map(|it| json!({ "path": it.path, "message": it.message })).collect();
+    let errors: Vec<_> =
+        errors.iter().take(ERRORS_KEPT).map(|it| json!({ "path": it.path, "message": it.message })).collect();
     Draft::new(Action::Emit, Outcome::Rejected, json!({ "input": place, "errors": errors }))
 }

@@ -29,6 +29,8 @@ pub mod watch;
 
 pub mod emit;
 pub mod enqueue;
+pub mod queue;
+pub mod redrive;
 
 pub mod ingest;
 pub mod secret;

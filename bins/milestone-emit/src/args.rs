@@ -126,8 +126,12 @@ impl Args {
             return Ok(None);
         }
         if !self.files.is_empty() {
-            return Err(Error::new(Kind::Usage, "", "a milestone by flags and input files do not go together")
-                .cure("give either"));
+            return Err(Error::new(
+                Kind::Usage,
+                "",
+                "a milestone by flags and input files do not go together",
+            )
+            .cure("give either"));
         }
         let mut document = Map::new();
         for (name, text) in texts {

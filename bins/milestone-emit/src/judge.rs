@@ -26,7 +26,11 @@ pub struct Judge {
 impl Judge {
     pub fn new(args: &Args) -> Result<Judge> {
         let root: Option<&Path> = args.evidence_root.as_deref();
-        Ok(Judge { verify: args.verify_evidence, verifier: Verifier::new(root)?, warnings: Warnings::default() })
+        Ok(Judge {
+            verify: args.verify_evidence,
+            verifier: Verifier::new(root)?,
+            warnings: Warnings::default(),
+        })
     }
 
     /// The milestone that the flags describe.

@@ -146,7 +146,12 @@ impl Emission<'_> {
     fn report(&mut self, offer: &Offer, emitted: Option<Emitted>) {
         match offer {
             Offer::Refused(place, errors) => {
-                self.out.refusal(&Report { status: "rejected", input: Some(place), errors, ..Report::default() });
+                self.out.refusal(&Report {
+                    status: "rejected",
+                    input: Some(place),
+                    errors,
+                    ..Report::default()
+                });
                 for error in errors {
                     self.out.error(format_args!("{place}: {error}"));
                 }
@@ -166,13 +171,17 @@ impl Emission<'_> {
                     Some(Emitted::Appended(offset)) => self.out.result(&report("appended", Some(offset))),
                     Some(Emitted::Duplicate(offset)) => self.out.result(&report("duplicate", Some(offset))),
                     Some(Emitted::Conflict(offset)) => {
-                        let what = format!("is at offset {offset} with other content; give this one an id of its own");
+                        let what = format!(
+                            "is at offset {offset} with other content; give this one an id of its own"
+                        );
                         let errors = [FieldError::new("/milestoneId", what)];
                         self.out.refusal(&Report { errors: &errors, ..report("conflict", Some(offset)) });
                         self.out.error(format_args!("{}: {}", milepost::text::quoted(id), errors[0]));
                         self.verdict.add(Kind::No);
                     }
-                    Some(Emitted::Refused | Emitted::HeldBack) | None => self.out.result(&report("valid", None)),
+                    Some(Emitted::Refused | Emitted::HeldBack) | None => {
+                        self.out.result(&report("valid", None))
+                    }
                 }
             }
         }

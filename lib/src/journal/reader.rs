@@ -275,6 +275,13 @@ pub(crate) fn line_before(logs: &Logs, name: &JournalName, offset: u64) -> Resul
     segments.line_before(offset)
 }
 
+/// The bytes between two offsets below the mark, of one segment.
+pub(super) fn bytes(logs: &Logs, name: &JournalName, from: u64, to: u64) -> Result<Vec<u8>> {
+    let mut segments = Segments::new(logs, name);
+    segments.refresh()?;
+    segments.bytes(from, to)
+}
+
 /// Whether the active segment has bytes beyond its mark.
 pub(super) fn is_unsettled(logs: &Logs, name: &JournalName) -> Result<bool> {
     let mut segments = Segments::new(logs, name);
@@ -418,6 +425,17 @@ impl Segments {
         Ok(last)
     }
 
+    /// The bytes between two offsets of one segment.
+    fn bytes(&mut self, from: u64, to: u64) -> Result<Vec<u8>> {
+        let segment = self.open(from)?;
+        let mut bytes = vec![0; usize::try_from(to - from).unwrap_or_default()];
+        segment
+            .file
+            .read_exact_at(&mut bytes, from - segment.base)
+            .map_err(|it| Error::io("cannot read", &self.active_path(), it))?;
+        Ok(bytes)
+    }
+
     /// The line that ends at `offset`, without its newline; `None` at the start of the journal.
     fn line_before(&mut self, offset: u64) -> Result<Option<Vec<u8>>> {
         if offset == 0 {
@@ -433,14 +451,16 @@ impl Segments {
                 io::ErrorKind::UnexpectedEof => self.replaced(&format!("it ends before offset {offset}")),
                 _ => Error::io("cannot read", &self.active_path(), it),
             })?;
-            if bytes.pop() != Some(b'\n') {
-                return Err(self.replaced(&format!("no line ends at offset {offset}")));
+            // Without a newline there its place was damaged, and the line ends here all the same.
+            if bytes.last() == Some(&b'\n') {
+                bytes.pop();
             }
             match memchr::memrchr(b'\n', &bytes) {
                 Some(newline) => return Ok(Some(bytes.split_off(newline + 1))),
                 None if start == 0 => return Ok(Some(bytes)),
+                // Of what is no record the end is enough to know it again.
                 None if bytes.len() > LINE_BYTES_MAX => {
-                    return Err(self.replaced(&format!("no record ends at offset {offset}")));
+                    return Ok(Some(bytes.split_off(bytes.len() - LINE_BYTES_MAX)));
                 }
                 None => length *= 16,
             }

@@ -89,6 +89,29 @@ impl Journal {
         Lines::new(&self.logs, &self.name)
     }
 
+    /// The logical offset up to which the journal may be read by now.
+    pub fn end(&self) -> Result<u64> {
+        Ok(Reader::open_at(&self.logs, &self.name, 0)?.end())
+    }
+
+    /// The bytes between two offsets below the mark, for what is no record.
+    pub fn bytes(&self, from: u64, to: u64) -> Result<Vec<u8>> {
+        reader::bytes(&self.logs, &self.name, from, to)
+    }
+
+    /// The position at `offset` of a person's choice.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when no line begins there.
+    pub fn position_chosen(&self, offset: u64) -> Result<Position> {
+        let end = self.end()?;
+        if offset == 0 || offset <= end && self.bytes(offset - 1, offset)? == b"\n" {
+            return self.position_at(offset);
+        }
+        let what = format!("no line of {} begins at offset {offset}; it ends at {end}", self.name.file());
+        Err(Error::new(Kind::Usage, "", what).cure("give start, end or the offset of a line"))
+    }
+
     /// The position at `offset`, which must be the end of a line below the mark.
     pub fn position_at(&self, offset: u64) -> Result<Position> {
         let line = reader::line_before(&self.logs, &self.name, offset)?;
