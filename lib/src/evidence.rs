@@ -272,3 +272,152 @@ impl Warnings {
         self.counted.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::event::Defaults;
+
+    const HELLO: &str = "sha256:2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
+
+    fn write(path: &Path, content: &str) {
+        File::create(path).unwrap().write_all(content.as_bytes()).unwrap();
+    }
+
+    fn event(evidence: &[(&str, &str, &str)]) -> MilestoneEvent {
+        let evidence: Vec<_> = evidence
+            .iter()
+            .map(|(kind, path, reference)| json!({"type": kind, "path": path, "summary": "s", "ref": reference}))
+            .collect();
+        let event = json!({
+            "milestoneId": "a", "timestampUtc": "2026-03-01T09:05:00.000Z", "scope": "s", "claim": "c",
+            "evidence": evidence, "riskStatus": "on-track", "nextAction": "n"
+        });
+        MilestoneEvent::from_value(event, &Defaults::JSON).unwrap().0
+    }
+
+    /// What is wrong with one evidence under `root`.
+    fn problem(root: &Path, kind: &str, path: &str, reference: &str) -> Option<String> {
+        let mut event = event(&[(kind, path, reference)]);
+        let problems = Verifier::new(Some(root)).unwrap().check(&mut event);
+        problems.first().map(ToString::to_string)
+    }
+
+    #[test]
+    fn a_file_is_given_its_hash_and_a_hash_is_compared() {
+        let folder = tempfile::tempdir().unwrap();
+        write(&folder.path().join("a.log"), "hello");
+        let mut verifier = Verifier::new(Some(folder.path())).unwrap();
+        let upper = HELLO.replace("2cf", "2CF");
+        let mut event = event(&[("log", "a.log", ""), ("doc", "a.log", &upper), ("runbook", "a.log", "v2")]);
+        assert_eq!(verifier.check(&mut event), []);
+        assert_eq!(event.evidence[0].reference.as_deref(), Some(HELLO));
+        assert_eq!(event.evidence[1].reference, Some(upper));
+        assert_eq!(event.evidence[2].reference.as_deref(), Some("v2"));
+
+        write(&folder.path().join("a.log"), "changed");
+        let problems = verifier.check(&mut event);
+        assert_eq!(problems.len(), 2);
+        assert_eq!(problems[0].path, "/evidence/0/ref");
+        assert!(
+            problems[0]
+                .message
+                .starts_with("log \"a.log\": is another file than ref says: it is sha256:d67e")
+        );
+        assert_eq!(verifier.files.len(), 1);
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_no_evidence() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        std::fs::create_dir(root.join("folder")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, root.join("fifo"), rustix::fs::Mode::RWXU).unwrap();
+        std::os::unix::fs::symlink("fifo", root.join("link-to-fifo")).unwrap();
+        std::os::unix::fs::symlink("nowhere", root.join("dangling")).unwrap();
+        let problem = |path| problem(root, "metric", path, "").unwrap();
+        assert_eq!(problem("folder"), "/evidence/0/path: metric \"folder\": is a folder, no regular file");
+        assert_eq!(problem("fifo"), "/evidence/0/path: metric \"fifo\": is a FIFO, no regular file");
+        assert_eq!(
+            problem("link-to-fifo"),
+            "/evidence/0/path: metric \"link-to-fifo\": is a FIFO, no regular file"
+        );
+        assert_eq!(
+            problem("/dev/zero"),
+            "/evidence/0/path: metric \"/dev/zero\": is a device, no regular file"
+        );
+        for gone in ["gone", "dangling", "gone/a", "/dev/null/a"] {
+            assert_eq!(problem(gone), format!("/evidence/0/path: metric \"{gone}\": there is no such file"));
+        }
+        assert!(problem("a\u{0}b").contains("cannot be read"));
+    }
+
+    #[test]
+    fn a_link_to_a_file_is_followed_and_a_large_file_only_looked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        write(&root.join("a.log"), "hello");
+        std::os::unix::fs::symlink("a.log", root.join("link")).unwrap();
+        File::create(root.join("large")).unwrap().set_len(HASHED_BYTES_MAX + 1).unwrap();
+        let mut event = event(&[("log", "link", ""), ("log", "large", ""), ("log", "large", HELLO)]);
+        assert_eq!(Verifier::new(Some(root)).unwrap().check(&mut event), []);
+        assert_eq!(event.evidence[0].reference.as_deref(), Some(HELLO));
+        assert_eq!(event.evidence[1].reference, None);
+    }
+
+    #[test]
+    fn paths_under_the_root_are_recorded_relative() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        let given = folder.path().join("given");
+        std::fs::create_dir(root.join("real")).unwrap();
+        std::os::unix::fs::symlink("real", &given).unwrap();
+        let under = |folder: &Path, rest: &str| format!("{}/{rest}", folder.display());
+        let cases = [
+            (under(&given, "a.log"), "a.log".to_owned()),
+            (under(&root.join("real"), "b/a.log"), "b/a.log".to_owned()),
+            (under(&given, "../a.log"), under(&given, "../a.log")),
+            ("b/a.log".to_owned(), "b/a.log".to_owned()),
+            ("/elsewhere/a.log".to_owned(), "/elsewhere/a.log".to_owned()),
+        ];
+        for (path, recorded) in cases {
+            let mut event = event(&[("log", &path, ""), ("pr", &path, "")]);
+            Verifier::new(Some(&given)).unwrap().make_relative(&mut event);
+            assert_eq!(event.evidence[0].path, recorded);
+            assert_eq!(event.evidence[1].path, path, "what is no file is left as it is");
+        }
+        let mut repository = event(&[("commit", given.to_str().unwrap(), "00")]);
+        Verifier::new(Some(&given)).unwrap().make_relative(&mut repository);
+        assert_eq!(repository.evidence[0].path, ".");
+    }
+
+    #[test]
+    fn a_root_that_is_none_is_an_error() {
+        let error = Verifier::new(Some(Path::new("/nowhere/at-all"))).unwrap_err();
+        assert_eq!(error.kind(), Kind::NoInput);
+        assert!(Verifier::new(Some(Path::new("/dev/null"))).is_err());
+    }
+
+    #[test]
+    fn issues_and_pull_requests_are_taken_as_they_are() {
+        assert_eq!(problem(Path::new("/"), "issue", "https://example.org/7", ""), None);
+        assert_eq!(problem(Path::new("/"), "pr", "gone", "7"), None);
+    }
+
+    #[test]
+    fn equal_warnings_are_counted_and_many_bounded() {
+        let mut warnings = Warnings::default();
+        assert!(warnings.is_empty());
+        for message in ["b", "a", "b", "b"] {
+            warnings.add(message);
+        }
+        assert_eq!(warnings.lines().collect::<Vec<_>>(), ["b (×3)", "a"]);
+        (0..1000).for_each(|it| warnings.add(&it.to_string()));
+        assert_eq!(warnings.lines().count(), WARNINGS_MAX + 1);
+        assert_eq!(warnings.lines().last().unwrap(), "and 902 other warnings");
+    }
+}

@@ -78,7 +78,7 @@ impl Git {
     /// Checks that the repository at `path`, or the one that `path` is in, has the commit `name`.
     pub(super) fn check(&mut self, path: &Path, name: &str) -> Verified {
         let harmless = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'.' | b'_' | b'/' | b'-');
-        if name.len() > REF_BYTES_MAX || !name.bytes().all(harmless) {
+        if name.is_empty() || name.len() > REF_BYTES_MAX || !name.bytes().all(harmless) {
             return Err(("ref", format!("{} is no name of a commit", text::quoted(name))));
         }
         let (folder, exists) =
@@ -111,16 +111,13 @@ impl Git {
     /// The repository in `folder`, with git started.
     fn repository(&mut self, folder: PathBuf) -> &mut Repository {
         let known = self.repositories.iter().position(|it| it.folder == folder);
-        let repository = match known.and_then(|at| self.repositories.remove(at)) {
-            Some(repository) => repository,
-            None => {
-                if self.repositories.len() >= REPOSITORIES_MAX {
-                    self.repositories.pop_front();
-                }
-                let child = Asked::start(&folder);
-                Repository { folder, child }
-            }
-        };
+        let repository = known.and_then(|at| self.repositories.remove(at)).unwrap_or_else(|| {
+            let child = Asked::start(&folder);
+            Repository { folder, child }
+        });
+        if self.repositories.len() >= REPOSITORIES_MAX {
+            self.repositories.pop_front();
+        }
         self.repositories.push_back(repository);
         let last = self.repositories.len() - 1;
         &mut self.repositories[last]
@@ -241,4 +238,163 @@ fn repository_of(path: &Path) -> Option<(PathBuf, bool)> {
 fn is_repository(folder: &Path) -> bool {
     folder.join(".git").exists()
         || (folder.join("HEAD").is_file() && folder.join("objects").is_dir() && folder.join("refs").is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn run(folder: &Path, arguments: &[&str]) -> String {
+        let mut command = Command::new("git");
+        for name in MISLEADING {
+            command.env_remove(name);
+        }
+        let output = command
+            .arg("-C")
+            .arg(folder)
+            .args(["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    /// A repository with one commit, and the commit's id.
+    fn repository() -> (tempfile::TempDir, String) {
+        let folder = tempfile::tempdir().unwrap();
+        run(folder.path(), &["init", "--quiet"]);
+        run(folder.path(), &["commit", "--quiet", "--allow-empty", "-m", "first"]);
+        let commit = run(folder.path(), &["rev-parse", "HEAD"]);
+        (folder, commit)
+    }
+
+    fn said(found: Verified) -> String {
+        found.map_or_else(|(field, what)| format!("{field}: {what}"), |()| "verified".to_owned())
+    }
+
+    #[test]
+    fn one_child_answers_for_a_repository_and_for_every_path_in_it() {
+        let (folder, commit) = repository();
+        let root = folder.path();
+        std::fs::create_dir(root.join("src")).unwrap();
+        std::fs::File::create(root.join("src/a.rs")).unwrap();
+        let mut git = Git::default();
+        for path in ["", "src", "src/a.rs", "src/gone/b.rs"] {
+            assert_eq!(said(git.check(&root.join(path), &commit)), "verified", "{path:?}");
+        }
+        assert_eq!(said(git.check(root, &commit[..10])), "verified");
+        assert_eq!(said(git.check(root, "main")), "verified");
+        assert_eq!(git.repositories.len(), 1);
+    }
+
+    #[test]
+    fn a_bare_repository_is_one() {
+        let (folder, commit) = repository();
+        let bare = folder.path().join("bare.git");
+        run(folder.path(), &["clone", "--quiet", "--bare", ".", "bare.git"]);
+        let mut git = Git::default();
+        assert_eq!(said(git.check(&bare, &commit)), "verified");
+        assert_eq!(git.repositories[0].folder, bare.canonicalize().unwrap());
+    }
+
+    #[test]
+    fn what_is_no_commit_there_is_told() {
+        let (folder, commit) = repository();
+        let root = folder.path();
+        run(root, &["tag", "-a", "v1", "-m", "tag"]);
+        let tree = run(root, &["rev-parse", "HEAD^{tree}"]);
+        let mut git = Git::default();
+        assert_eq!(
+            said(git.check(root, &"0".repeat(40))),
+            format!("ref: has no commit \"{}\"", "0".repeat(40))
+        );
+        assert_eq!(said(git.check(root, &tree)), format!("ref: \"{tree}\" is a tree, no commit"));
+        assert_eq!(said(git.check(root, "v1")), "ref: \"v1\" is a tag, no commit");
+        assert_eq!(
+            said(git.check(&root.join("gone"), &"0".repeat(40))),
+            "path: there is no such repository, nor such a path in one"
+        );
+        assert_eq!(said(git.check(root, &commit)), "verified", "the child goes on after a no");
+        for odd in ["", "a b", "HEAD\nHEAD", "HEAD^{tree}", ":/first", "@{u}", "é", &"a".repeat(300)] {
+            let answer = said(git.check(root, odd));
+            assert!(answer.contains("is no name of a commit"), "{odd:?}: {answer}");
+        }
+        assert_eq!(said(git.check(root, "--help")), "ref: has no commit \"--help\"");
+    }
+
+    #[test]
+    fn outside_of_any_repository_git_is_not_started() {
+        let mut git = Git::default();
+        assert_eq!(said(git.check(Path::new("/proc/self"), "main")), "path: is in no git repository");
+        assert!(git.repositories.is_empty());
+    }
+
+    #[test]
+    fn what_git_complains_of_is_told_and_it_is_not_asked_again() {
+        let (folder, commit) = repository();
+        std::fs::File::create(folder.path().join(".git/config")).unwrap().write_all(b"[broken").unwrap();
+        let mut git = Git::default();
+        let answer = said(git.check(folder.path(), &commit));
+        assert!(answer.starts_with("path: not checked, since git failed: fatal: bad config"), "{answer}");
+        assert_eq!(said(git.check(folder.path(), &commit)), answer);
+        assert!(git.repositories[0].child.is_err());
+    }
+
+    #[test]
+    fn children_are_bounded() {
+        let (folder, commit) = repository();
+        let mut git = Git::default();
+        for at in 0..=REPOSITORIES_MAX {
+            let name = format!("copy{at}");
+            run(folder.path(), &["clone", "--quiet", "--bare", ".", &name]);
+            assert_eq!(said(git.check(&folder.path().join(name), &commit)), "verified");
+        }
+        assert_eq!(git.repositories.len(), REPOSITORIES_MAX);
+        assert_eq!(said(git.check(&folder.path().join("copy0"), &commit)), "verified");
+    }
+
+    /// The repository of somebody else may name programs in its configuration.
+    #[test]
+    fn a_repository_cannot_make_git_run_a_program() {
+        let (folder, commit) = repository();
+        let root = folder.path();
+        let trap = root.join("trap");
+        let sprung = root.join("sprung");
+        let script = format!("#!/bin/sh\ntouch {}\n", sprung.display());
+        std::fs::File::create(&trap).unwrap().write_all(script.as_bytes()).unwrap();
+        std::fs::set_permissions(&trap, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let trap = trap.to_str().unwrap();
+        for (key, value) in [
+            ("core.fsmonitor", trap),
+            ("core.pager", trap),
+            ("pager.cat-file", "true"),
+            ("core.sshCommand", trap),
+            ("core.askPass", trap),
+            ("core.gitProxy", trap),
+            ("alias.cat-file", &format!("!{trap}")),
+            ("core.repositoryFormatVersion", "1"),
+            ("extensions.partialClone", "origin"),
+            ("remote.origin.url", root.to_str().unwrap()),
+            ("remote.origin.promisor", "true"),
+            ("remote.origin.uploadpack", trap),
+            ("protocol.file.allow", "always"),
+            ("protocol.ext.allow", "always"),
+        ] {
+            run(root, &["config", key, value]);
+        }
+        let gone = "1".repeat(40);
+        let mut git = Git::default();
+        assert_eq!(said(git.check(root, &commit)), "verified");
+        assert_eq!(said(git.check(root, &gone)), format!("ref: has no commit \"{gone}\""));
+        run(root, &["config", "remote.origin.url", &format!("ext::{trap}")]);
+        assert_eq!(said(Git::default().check(root, &gone)), format!("ref: has no commit \"{gone}\""));
+        assert!(!sprung.exists());
+
+        // The trap does work: git as it is springs it.
+        let asked = Command::new("git").arg("-C").arg(root).args(["cat-file", "-t", &gone]).output().unwrap();
+        assert!(!asked.status.success() && sprung.exists());
+    }
 }
