@@ -49,7 +49,9 @@ pub fn hex(bytes: &[u8]) -> String {
 /// The first 32 hex digits of SHA-256 of the parts, joined.
 fn half_hash(parts: &[&str]) -> String {
     let mut hash = Sha256::new();
-    parts.iter().for_each(|it| hash.update(it));
+    for part in parts {
+        hash.update(part);
+    }
     hex(&hash.finalize()[..16])
 }
 
