@@ -47,8 +47,8 @@ impl Chain {
 
     /// Where a chain stands after `line`, believing it.
     pub fn after(line: &[u8]) -> Option<Chain> {
-        let link: Link = serde_json::from_slice(line).ok()?;
-        Some(Chain { seq: link.seq, head: link.hash })
+        let Link { seq, hash } = serde_json::from_slice(line).ok()?;
+        Some(Chain { seq, head: hash })
     }
 
     /// Checks that `line` is the next record, and steps over it.

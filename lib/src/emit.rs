@@ -53,10 +53,22 @@ fn keys_of(line: &[u8], each: &mut dyn FnMut(&str)) {
 /// One piece of input, judged.
 #[derive(Debug)]
 pub enum Offer {
-    /// An event, and which of its fields the input left out.
-    Event(MilestoneEvent, LeftOut),
-    /// Input that was refused: its place, such as `stdin:3`, and why.
-    Refused(String, Vec<FieldError>),
+    /// A valid event.
+    Event {
+        /// Where it stood in the input, such as `stdin:3`.
+        place: String,
+        /// The event, normalised.
+        event: MilestoneEvent,
+        /// Which of its fields the input left out.
+        left_out: LeftOut,
+    },
+    /// Input that was refused.
+    Refused {
+        /// Where it stood in the input.
+        place: String,
+        /// Why.
+        errors: Vec<FieldError>,
+    },
 }
 
 /// What became of an [`Offer`].
@@ -120,11 +132,11 @@ impl Emitter {
         let mut taken = Taken::default();
         for offer in offers {
             let emitted = match offer {
-                Offer::Refused(place, errors) => {
+                Offer::Refused { place, errors } => {
                     batch.audit(refusal(place, errors));
                     Emitted::Refused
                 }
-                Offer::Event(event, left_out) => {
+                Offer::Event { event, left_out, .. } => {
                     self.place(event, left_out, writer.end(), &mut batch, &mut taken)?
                 }
             };
@@ -132,18 +144,18 @@ impl Emitter {
         }
         let refuses = |it: &Emitted| matches!(it, Emitted::Refused | Emitted::Conflict(_));
         if all_or_nothing && taken.emitted.iter().any(refuses) {
-            let mut refused = Batch::default();
+            let mut only_audit = Batch::default();
             offers
                 .iter()
                 .zip(&mut taken.emitted)
-                .for_each(|(offer, emitted)| hold_back(offer, emitted, &mut refused));
-            writer.append(&refused)?;
+                .for_each(|(offer, emitted)| hold_back(offer, emitted, &mut only_audit));
+            writer.append(&only_audit)?;
             return Ok(taken.emitted);
         }
         if all_or_nothing {
-            writer.append_all_or_nothing(&batch)?
+            writer.append_all_or_nothing(&batch)?;
         } else {
-            writer.append(&batch)?
+            writer.append(&batch)?;
         }
         if let Some(index) = &mut self.index {
             for (event, offset, end) in taken.appended {
@@ -217,8 +229,8 @@ struct Taken<'o> {
 /// In a batch of which nothing is taken: only what is wrong is audited, the rest is held back.
 fn hold_back(offer: &Offer, emitted: &mut Emitted, batch: &mut Batch) {
     match (offer, &emitted) {
-        (Offer::Refused(place, errors), _) => batch.audit(refusal(place, errors)),
-        (Offer::Event(event, _), Emitted::Conflict(offset)) => {
+        (Offer::Refused { place, errors }, _) => batch.audit(refusal(place, errors)),
+        (Offer::Event { event, .. }, Emitted::Conflict(offset)) => {
             let key = identity::milestone_key(&event.milestone_id);
             let detail = json!({ "of": offset });
             batch.audit(Draft::of(Action::Emit, Outcome::Conflict, &key, &event.scope, detail));

@@ -114,7 +114,7 @@ impl Enqueuer {
         let mut arrivals = Vec::new();
         let mut bytes = 0;
         while arrivals.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX / 2 {
-            arrivals.push(match reader.next()? {
+            arrivals.push(match reader.next_item()? {
                 None => break,
                 Some(Item::Line { offset, end, text }) => {
                     bytes += text.len();

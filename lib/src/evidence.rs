@@ -82,7 +82,11 @@ impl Verifier {
     /// Checks the evidence of `events`, after [`Verifier::make_relative`], and gives each file without a
     /// `ref` its hash. Returns for each event what could not be verified; a message names the evidence
     /// itself, so that equal ones can be counted. Many events at a time are faster than one by one.
-    pub fn check(&mut self, events: &mut [MilestoneEvent]) -> Vec<Vec<FieldError>> {
+    pub fn check<'e>(
+        &mut self,
+        events: impl IntoIterator<Item = &'e mut MilestoneEvent>,
+    ) -> Vec<Vec<FieldError>> {
+        let mut events: Vec<_> = events.into_iter().collect();
         let mut problems = vec![Vec::new(); events.len()];
         let mut places = Vec::new();
         let mut questions = Vec::new();

@@ -30,11 +30,14 @@ const TAIL_ENTRIES_LAZY: usize = 64;
 /// A long call keeps up to this many entries (about 12 MB) in memory before it writes them to the table.
 const TAIL_ENTRIES_MAX: usize = 1 << 18;
 
+/// Gives the keys of a line to its callback; a line that is no valid record has none.
+pub type KeysOf = fn(line: &[u8], each: &mut dyn FnMut(&str));
+
 /// The look-up index of one journal.
 #[derive(Debug)]
 pub struct Index {
     journal: Journal,
-    keys_of: fn(&[u8], &mut dyn FnMut(&str)),
+    keys_of: KeysOf,
     table: Table,
     /// Hashes and offsets of the records from the table's position on.
     tail: BTreeSet<(u64, u64)>,
@@ -45,9 +48,8 @@ pub struct Index {
 }
 
 impl Index {
-    /// Opens the index of `journal`, whose lock the caller holds, and catches up with its mark. `keys_of`
-    /// gives the keys of a line to its callback; a line that is no valid record has none.
-    pub fn open(journal: &Journal, keys_of: fn(&[u8], &mut dyn FnMut(&str))) -> Result<Index> {
+    /// Opens the index of `journal`, whose lock the caller holds, and catches up with its mark.
+    pub fn open(journal: &Journal, keys_of: KeysOf) -> Result<Index> {
         let logs = journal.logs();
         let path = logs.place(&file_name(journal.name()))?;
         let table = Table::open(logs, path)?;
@@ -134,7 +136,7 @@ impl Index {
     }
 
     fn read_on(&mut self, reader: &mut Reader) -> Result<()> {
-        while let Some(item) = reader.next()? {
+        while let Some(item) = reader.next_item()? {
             match item {
                 Item::Line { offset, end, text } => self.add(offset, end, text),
                 Item::Overlong { end, .. } => self.known = end,

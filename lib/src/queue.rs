@@ -58,7 +58,7 @@ pub fn keys_of(line: &[u8], each: &mut dyn FnMut(&str)) {
     match serde_json::from_slice(line) {
         Ok(Keys { endpoint: None, idempotency_key, .. }) => each(&event_key(&idempotency_key)),
         Ok(Keys { endpoint: Some(endpoint), redrive_of: Some(offset), .. }) => {
-            each(&redrive_key(&endpoint, offset))
+            each(&redrive_key(&endpoint, offset));
         }
         _ => {}
     }

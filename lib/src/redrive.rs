@@ -131,7 +131,7 @@ pub fn redrive(
     let mut reader = dead.read_from(&Position::default())?;
     let mut letters = Vec::new();
     loop {
-        let item = reader.next()?;
+        let item = reader.next_item()?;
         let is_last = item.is_none();
         if let Some(Item::Line { offset, text, .. }) = item
             && let Ok(letter) = DeadLetter::from_line(text)

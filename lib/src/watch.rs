@@ -74,9 +74,8 @@ impl Watch {
         while !stop.load(Ordering::SeqCst) {
             let left = until.saturating_duration_since(Instant::now());
             match self.hints.recv_timeout(left.min(GLANCE)) {
-                Ok(()) => return,
                 Err(RecvTimeoutError::Timeout) if left > GLANCE => {}
-                Err(_) => return,
+                Ok(()) | Err(_) => return,
             }
         }
     }

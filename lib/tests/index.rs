@@ -1,4 +1,6 @@
 //! The duplicate index against a plain map: any growth, any damage, always the right answer.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+#![expect(clippy::disallowed_methods, reason = "a test damages files itself")]
 
 use std::{collections::BTreeMap, fs, path::Path};
 

@@ -3,6 +3,7 @@
 //! A tool is run by name from the folder in which cargo put the test itself; `cargo test --workspace` builds all
 //! of them. Nothing here is part of the product.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+#![expect(clippy::return_self_not_must_use, reason = "asserting is enough of a use")]
 #![expect(clippy::missing_panics_doc, reason = "a test that cannot set itself up has failed")]
 
 use std::{

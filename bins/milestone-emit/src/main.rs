@@ -52,7 +52,7 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
         out,
     };
     if let Some(event) = from_flags {
-        let offer = emission.judge.flags(event);
+        let offer = Judge::flags(event);
         emission.offer(offer, 0)?;
     }
     for file in &files {
@@ -95,9 +95,9 @@ impl Emission<'_> {
             let name = input.name().to_owned();
             let (offer, bytes) = match input.next_line() {
                 Ok(None) => break,
-                Ok(Some(InputLine::TooLong(line))) => (self.judge.too_long(&name, line), 0),
+                Ok(Some(InputLine::TooLong(line))) => (Judge::too_long(&name, line), 0),
                 Ok(Some(InputLine::Text(_, text))) if text.trim_ascii().is_empty() => continue,
-                Ok(Some(InputLine::Text(line, text))) => (self.judge.line(&name, line, text), text.len()),
+                Ok(Some(InputLine::Text(line, text))) => (Judge::line(&name, line, text), text.len()),
                 Err(error) => {
                     progress.end();
                     return self.unreadable(error);
@@ -130,8 +130,9 @@ impl Emission<'_> {
     }
 
     fn commit(&mut self) -> Result<()> {
-        let offers = std::mem::take(&mut self.offers);
+        let mut offers = std::mem::take(&mut self.offers);
         self.bytes = 0;
+        self.judge.verify(&mut offers);
         let emitted = match &mut self.emitter {
             Some(emitter) if self.all_or_nothing => Some(emitter.commit_all_or_nothing(&offers)?),
             Some(emitter) => Some(emitter.commit(&offers)?),
@@ -145,7 +146,7 @@ impl Emission<'_> {
 
     fn report(&mut self, offer: &Offer, emitted: Option<Emitted>) {
         match offer {
-            Offer::Refused(place, errors) => {
+            Offer::Refused { place, errors } => {
                 self.out.refusal(&Report {
                     status: "rejected",
                     input: Some(place),
@@ -157,7 +158,7 @@ impl Emission<'_> {
                 }
                 self.verdict.add(Kind::BadData);
             }
-            Offer::Event(event, _) => {
+            Offer::Event { event, .. } => {
                 let id = event.milestone_id.as_str();
                 let trace_id = identity::trace_id(&identity::milestone_key(id));
                 let report = |status, offset| Report {
@@ -180,7 +181,7 @@ impl Emission<'_> {
                         self.verdict.add(Kind::No);
                     }
                     Some(Emitted::Refused | Emitted::HeldBack) | None => {
-                        self.out.result(&report("valid", None))
+                        self.out.result(&report("valid", None));
                     }
                 }
             }

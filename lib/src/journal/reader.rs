@@ -21,6 +21,8 @@ use crate::{Error, Kind, Result, logs::Logs};
 /// The longest line that is read as a record: an event of 256 KiB in its widest wrapping.
 pub const LINE_BYTES_MAX: usize = 1 << 20;
 
+/// How often a mark is read before it counts as missing.
+const MARK_TRIES: usize = 3;
 const CHUNK_BYTES: usize = 256 << 10;
 /// Enough for most lines, so that finding the line before an offset is one read.
 const BACK_BYTES: u64 = 4096;
@@ -116,7 +118,7 @@ impl Reader {
     }
 
     /// The next line below the mark; `None` when there is none yet.
-    pub fn next(&mut self) -> Result<Option<Item<'_>>> {
+    pub fn next_item(&mut self) -> Result<Option<Item<'_>>> {
         let mut searched = 0;
         loop {
             let unread = &self.buffer[self.next..];
@@ -153,19 +155,15 @@ impl Reader {
     fn pass_overlong(&mut self) -> Result<Item<'_>> {
         let offset = self.at;
         loop {
-            match newline(&self.buffer[self.next..]) {
-                Some(found) => {
-                    self.next += found + 1;
-                    self.at += found as u64 + 1;
-                    break;
-                }
-                None => {
-                    self.at += (self.buffer.len() - self.next) as u64;
-                    self.next = self.buffer.len();
-                    if !self.fill()? {
-                        break;
-                    }
-                }
+            if let Some(found) = newline(&self.buffer[self.next..]) {
+                self.next += found + 1;
+                self.at += found as u64 + 1;
+                break;
+            }
+            self.at += (self.buffer.len() - self.next) as u64;
+            self.next = self.buffer.len();
+            if !self.fill()? {
+                break;
             }
         }
         Ok(Item::Overlong { offset, end: self.at })
@@ -367,8 +365,7 @@ impl Segments {
             }
         }
         // A mark that is being written may be read half; it is there a moment later.
-        const TRIES: usize = 3;
-        for _ in 0..TRIES {
+        for _ in 0..MARK_TRIES {
             let Some(file) = &self.lock else { break };
             if let Some(mark) = Mark::read(file).map_err(|it| Error::io("cannot read the mark", &path, it))? {
                 self.mark = mark;
