@@ -1,2 +1,296 @@
-//! (to be written)
-fn main() {}
+//! Listens, verifies, deduplicates, stores durably, then says 2xx; and shows the feed.
+//!
+//! ```text
+//! http (connections) ─► routes ─► site (who is answered) ─┬► ingest ─► store ─► feed.jsonl ─┐
+//!                                                        └► reads, stream, page ◄─── feed ◄┘
+//! ```
+//!
+//! # Invariants
+//! - `accepted` means that it is on disk. Nothing unsigned is stored or shown.
+//! - One instance a folder; without a secret it does not listen.
+
+mod answer;
+mod app;
+mod body;
+mod dead_letters;
+mod feed;
+mod http;
+mod ingest;
+mod item;
+mod latest;
+mod metrics;
+mod page;
+mod query;
+mod reads;
+mod reason;
+mod record;
+mod routes;
+mod site;
+mod stall;
+mod store;
+mod stream;
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use argh::{ArgsInfo, FromArgs};
+use milepost::{
+    Error, Kind, Result,
+    cli::{self, Output, Verdict},
+    clock,
+    journal::JournalName,
+    lock::Lock,
+    logs::Logs,
+    secret::SecretSource,
+    signing::Verifier,
+    units::{DurationArg, Size},
+};
+use serde_json::json;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{Semaphore, oneshot, watch},
+};
+
+use crate::{
+    app::{App, Site},
+    dead_letters::DeadLetters,
+    feed::Feed,
+    item::ShowEvidence,
+    metrics::Metrics,
+    store::Store,
+};
+
+/// Take signed milestones over HTTP, keep them, and show the feed.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    example = "{command_name} --secret-file /etc/milepost/secret",
+    example = "{command_name} --listen 127.0.0.1:0 --public-host feed.example --strict",
+    note = "The secret: --secret-file, else milestone-webhook-secret in $CREDENTIALS_DIRECTORY, else $CLAWDBOT_MILESTONE_WEBHOOK_SECRET.",
+    note = "It serves plain http; on a public address put a reverse proxy with TLS in front and name it with --public-host.",
+    error_code(69, "the address is taken"),
+    error_code(75, "another receiver works in this folder"),
+    error_code(78, "there is no secret, or not a good one")
+)]
+struct Args {
+    /// folder of the journals (default: `$MILESTONE_LOGS`, else ./logs)
+    #[argh(option, arg_name = "DIR")]
+    logs: Option<PathBuf>,
+
+    /// address and port; port 0 takes a free one and says which (default: 127.0.0.1:8787)
+    #[argh(
+        option,
+        arg_name = "ADDR:PORT",
+        default = "SocketAddr::from(([127, 0, 0, 1], 8787))",
+        from_str_fn(address)
+    )]
+    listen: SocketAddr,
+
+    /// name under which a reverse proxy offers this receiver; may be given several times
+    #[argh(option, arg_name = "NAME", from_str_fn(host_name))]
+    public_host: Vec<String>,
+
+    /// accept only requests with Standard Webhooks signatures, which cover the time of the attempt
+    #[argh(switch)]
+    strict: bool,
+
+    /// how far the time of an attempt may be from ours (default: 5m)
+    #[argh(option, arg_name = "DUR", default = "DurationArg::from_secs(300)")]
+    tolerance: DurationArg,
+
+    /// file with the secret
+    #[argh(option, arg_name = "FILE")]
+    secret_file: Option<PathBuf>,
+
+    /// file with the secret before this one, accepted while secrets rotate
+    #[argh(option, arg_name = "FILE")]
+    previous_secret_file: Option<PathBuf>,
+
+    /// accept a secret file that other users can read
+    #[argh(switch)]
+    allow_readable_secret: bool,
+
+    /// how much of evidence readers see: full, basename or none (default: full where only this machine can
+    /// read, basename on other addresses and with --public-host)
+    #[argh(option, arg_name = "HOW")]
+    show_evidence: Option<ShowEvidence>,
+
+    /// origin whose pages may read the feed, such as https://app.example, or *
+    #[argh(option, arg_name = "ORIGIN", from_str_fn(origin))]
+    cors: Option<String>,
+
+    /// size at which a journal begins a new file (default: $MILESTONE_ROTATE_BYTES, else 64MiB)
+    #[argh(option, arg_name = "SIZE")]
+    rotate_bytes: Option<Size>,
+
+    /// say nothing about success; errors stay
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+}
+
+fn main() -> ExitCode {
+    cli::run_tool("milestone-receive", run)
+}
+
+fn run(args: Args, out: &mut Output) -> Result<Verdict> {
+    out.quiet(args.quiet);
+    let logs = open_logs(&args)?;
+    let verifier = verifier(&args)?;
+    let asked = cli::shutdown_flag()?;
+    let _instance = Lock::try_acquire(&logs, "receive@receive")?.ok_or_else(|| {
+        Error::new(Kind::Temporary, logs.dir().display(), "another milestone-receive works in this folder")
+            .cure("one instance a folder; give it a folder of its own with --logs")
+    })?;
+
+    let site = Site {
+        is_loopback: http::is_loopback(args.listen),
+        public_hosts: args.public_host.clone(),
+        cors: args.cors.clone(),
+    };
+    let only_here = site.is_loopback && site.public_hosts.is_empty();
+    let by_default = if only_here { ShowEvidence::Full } else { ShowEvidence::Basename };
+    let show = args.show_evidence.unwrap_or(by_default);
+
+    let metrics = Arc::new(Metrics::new(clock::now()));
+    let feed = Arc::new(Feed::new(&logs, JournalName::internal(store::FEED), show));
+    let dead_letters = Arc::new(DeadLetters::default());
+    let (store, thread, ended) = Store::open(&logs, &feed, &dead_letters, &metrics, out.messages())?;
+
+    let listener = listen(args.listen)?;
+    let bound = listener
+        .local_addr()
+        .map_err(|it| Error::new(Kind::Io, args.listen, "cannot look at the socket").because(it))?;
+    let (stopper, stop) = watch::channel(false);
+    let app = App {
+        verifier,
+        store,
+        feed,
+        dead_letters,
+        metrics,
+        messages: out.messages(),
+        site,
+        large_bodies: Arc::new(Semaphore::new(body::LARGE_BYTES_MAX)),
+        streams: Arc::new(Semaphore::new(stream::STREAMS_MAX)),
+        stop,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(8)
+        .build()
+        .map_err(|it| Error::new(Kind::Temporary, "", "cannot start").because(it))?;
+    let outcome = runtime.block_on(serve(app, listener, stopper, ended, || {
+        out.note(format!("listening at http://{bound}, logs in {}", logs.dir().display()));
+        out.result(&json!({ "status": "listening", "address": format!("http://{bound}") }));
+        out.flush();
+    }));
+    // Connections that were cut off may still hold the store; they end with the runtime.
+    drop(runtime);
+    let died = thread.join().is_err();
+    drop(asked);
+    outcome?;
+    if died {
+        return Err(Error::new(Kind::Io, "", "the store's thread broke off"));
+    }
+    Ok(Verdict::Done)
+}
+
+/// Serves until somebody asks to end, or the store does.
+async fn serve(
+    app: App,
+    listener: TcpListener,
+    stopper: watch::Sender<bool>,
+    ended: oneshot::Receiver<()>,
+    ready: impl FnOnce(),
+) -> Result<()> {
+    let handler = |it| Error::new(Kind::Io, "", "cannot handle signals").because(it);
+    let mut terminate = signal(SignalKind::terminate()).map_err(handler)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(handler)?;
+    let listener = tokio::net::TcpListener::from_std(listener)
+        .map_err(|it| Error::new(Kind::Io, "", "cannot use the socket").because(it))?;
+    let app = Arc::new(app);
+    let (metrics, messages, stop) = (Arc::clone(&app.metrics), app.messages, app.stop.clone());
+    let served = tokio::spawn(http::serve(listener, routes::router(app), metrics, messages, stop));
+    ready();
+    let outcome = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        _ = ended => Err(Error::new(Kind::Io, "", "the store's thread broke off, so nothing can be accepted")),
+    };
+    stopper.send_replace(true);
+    let ended = served.await.map_err(|it| Error::new(Kind::Io, "", "serving broke off").because(it));
+    outcome.and(ended)
+}
+
+fn open_logs(args: &Args) -> Result<Logs> {
+    let logs = Logs::open(args.logs.as_deref(), "milestone-receive")?.wait_at_most(store::LOCK_WAIT);
+    Ok(match rotate_bytes(args.rotate_bytes)? {
+        Some(size) => logs.rotate_at(size.bytes()),
+        None => logs,
+    })
+}
+
+fn rotate_bytes(flag: Option<Size>) -> Result<Option<Size>> {
+    const NAME: &str = "MILESTONE_ROTATE_BYTES";
+    if flag.is_some() {
+        return Ok(flag);
+    }
+    let Some(text) = std::env::var_os(NAME).filter(|it| !it.is_empty()) else { return Ok(None) };
+    let wrong = |why: String| Error::new(Kind::Configuration, format!("${NAME}"), why);
+    let text = text.into_string().map_err(|_| wrong("is no UTF-8".into()))?;
+    text.parse().map(Some).map_err(wrong)
+}
+
+fn verifier(args: &Args) -> Result<Verifier> {
+    let allow = args.allow_readable_secret;
+    let current = SecretSource::WEBHOOK.load(args.secret_file.as_deref(), allow)?;
+    let previous =
+        SecretSource::WEBHOOK_PREVIOUS.load_optional(args.previous_secret_file.as_deref(), allow)?;
+    Ok(Verifier::new(&current, previous.as_ref(), args.strict, args.tolerance.get()))
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener> {
+    let failed = |cause: std::io::Error| {
+        use std::io::ErrorKind as E;
+        let (kind, cure) = match cause.kind() {
+            E::AddrInUse => (Kind::Unavailable, "another program listens there; choose another port"),
+            E::PermissionDenied => {
+                (Kind::Permission, "ports below 1024 need a privilege; choose a higher one")
+            }
+            E::AddrNotAvailable => (Kind::Configuration, "this machine has no such address"),
+            _ => (Kind::Unavailable, "choose another --listen"),
+        };
+        Error::new(kind, address, "cannot listen").because(cause).cure(cure)
+    };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let with_name = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    with_name.as_deref().unwrap_or(text).parse().map_err(|_| {
+        "is no address: write 127.0.0.1:8787, [::1]:8787 or localhost:8787; port 0 takes a free one".into()
+    })
+}
+
+fn host_name(text: &str) -> Result<String, String> {
+    let is_name = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'.' | b'_');
+    if text.is_empty() || !text.bytes().all(is_name) {
+        return Err("is no host name: write it without scheme and port, such as feed.example".into());
+    }
+    Ok(text.trim_end_matches('.').to_ascii_lowercase())
+}
+
+fn origin(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_plain = |it: &str| {
+        !it.is_empty() && it.bytes().all(|it| it.is_ascii_alphanumeric() || b"-._:[]".contains(&it))
+    };
+    if text == "*" || host.is_some_and(is_plain) {
+        return Ok(text.to_owned());
+    }
+    Err("is no origin: write * or scheme and host without a path, such as https://app.example".into())
+}
