@@ -78,7 +78,7 @@ impl Route {
 struct Stop {
     outcome: &'static str,
     reason: &'static str,
-    response: Response,
+    response: Box<Response>,
 }
 
 /// `POST /internal/milestones/ingest`
@@ -96,7 +96,7 @@ async fn ingest(app: &App, route: Route, request: Request<Body>) -> Response {
         Ok(it) | Err(it) => it,
     };
     app.metrics.request(route.label(), stop.outcome, stop.reason);
-    stop.response
+    *stop.response
 }
 
 async fn judge(app: &App, route: Route, request: Request<Body>) -> Result<Stop, Stop> {
@@ -148,7 +148,7 @@ async fn judge(app: &App, route: Route, request: Request<Body>) -> Result<Stop, 
         (Ok(store::Answer::Conflict(reason)), _) => Stop {
             outcome: "conflict",
             reason: Kept::Conflict.code(),
-            response: answer::rejected(StatusCode::CONFLICT, reason, id),
+            response: Box::new(answer::rejected(StatusCode::CONFLICT, reason, id)),
         },
         (Ok(store::Answer::Kept), Some((reason, detail))) => {
             stop(reason.code(), StatusCode::BAD_REQUEST, detail)
@@ -159,23 +159,23 @@ async fn judge(app: &App, route: Route, request: Request<Body>) -> Result<Stop, 
 }
 
 fn taken(outcome: &'static str, response: Response) -> Stop {
-    Stop { outcome, reason: "", response }
+    Stop { outcome, reason: "", response: Box::new(response) }
 }
 
 /// A refusal in the contract's form.
 fn stop(reason: &'static str, status: StatusCode, text: String) -> Stop {
-    Stop { outcome: "rejected", reason, response: answer::rejected(status, text, Id::Unknown) }
+    Stop { outcome: "rejected", reason, response: Box::new(answer::rejected(status, text, Id::Unknown)) }
 }
 
 fn unavailable(reason: &'static str, text: &str) -> Stop {
-    Stop { outcome: "unavailable", reason, response: answer::unavailable(text) }
+    Stop { outcome: "unavailable", reason, response: Box::new(answer::unavailable(text)) }
 }
 
 fn unauthenticated(it: &signing::Rejection) -> Stop {
     Stop {
         outcome: "unauthenticated",
         reason: it.reason.code(),
-        response: answer::rejected(StatusCode::UNAUTHORIZED, it.to_string(), Id::Unknown),
+        response: Box::new(answer::rejected(StatusCode::UNAUTHORIZED, it.to_string(), Id::Unknown)),
     }
 }
 
@@ -230,7 +230,11 @@ fn signature_headers(headers: &HeaderMap) -> Result<SignatureHeaders<'_>, Stop> 
         Err(Stop {
             outcome: "unauthenticated",
             reason: reason::MALFORMED_HEADER,
-            response: answer::rejected(StatusCode::UNAUTHORIZED, format!("{name} {what}"), Id::Unknown),
+            response: Box::new(answer::rejected(
+                StatusCode::UNAUTHORIZED,
+                format!("{name} {what}"),
+                Id::Unknown,
+            )),
         })
     };
     Ok(SignatureHeaders {

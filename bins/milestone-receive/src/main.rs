@@ -11,6 +11,7 @@
 
 mod answer;
 mod app;
+mod args;
 mod body;
 mod dead_letters;
 mod feed;
@@ -18,6 +19,7 @@ mod http;
 mod ingest;
 mod item;
 mod latest;
+mod ledger;
 mod metrics;
 mod page;
 mod query;
@@ -32,12 +34,10 @@ mod stream;
 
 use std::{
     net::{SocketAddr, TcpListener},
-    path::PathBuf,
     process::ExitCode,
     sync::Arc,
 };
 
-use argh::{ArgsInfo, FromArgs};
 use milepost::{
     Error, Kind, Result,
     cli::{self, Output, Verdict},
@@ -47,7 +47,7 @@ use milepost::{
     logs::Logs,
     secret::SecretSource,
     signing::Verifier,
-    units::{DurationArg, Size},
+    units::Size,
 };
 use serde_json::json;
 use tokio::{
@@ -57,79 +57,13 @@ use tokio::{
 
 use crate::{
     app::{App, Site},
+    args::Args,
     dead_letters::DeadLetters,
     feed::Feed,
     item::ShowEvidence,
     metrics::Metrics,
-    store::Store,
+    store::{Running, Store},
 };
-
-/// Take signed milestones over HTTP, keep them, and show the feed.
-#[derive(FromArgs, ArgsInfo)]
-#[argh(
-    example = "{command_name} --secret-file /etc/milepost/secret",
-    example = "{command_name} --listen 127.0.0.1:0 --public-host feed.example --strict",
-    note = "The secret: --secret-file, else milestone-webhook-secret in $CREDENTIALS_DIRECTORY, else $CLAWDBOT_MILESTONE_WEBHOOK_SECRET.",
-    note = "It serves plain http; on a public address put a reverse proxy with TLS in front and name it with --public-host.",
-    error_code(69, "the address is taken"),
-    error_code(75, "another receiver works in this folder"),
-    error_code(78, "there is no secret, or not a good one")
-)]
-struct Args {
-    /// folder of the journals (default: `$MILESTONE_LOGS`, else ./logs)
-    #[argh(option, arg_name = "DIR")]
-    logs: Option<PathBuf>,
-
-    /// address and port; port 0 takes a free one and says which (default: 127.0.0.1:8787)
-    #[argh(
-        option,
-        arg_name = "ADDR:PORT",
-        default = "SocketAddr::from(([127, 0, 0, 1], 8787))",
-        from_str_fn(address)
-    )]
-    listen: SocketAddr,
-
-    /// name under which a reverse proxy offers this receiver; may be given several times
-    #[argh(option, arg_name = "NAME", from_str_fn(host_name))]
-    public_host: Vec<String>,
-
-    /// accept only requests with Standard Webhooks signatures, which cover the time of the attempt
-    #[argh(switch)]
-    strict: bool,
-
-    /// how far the time of an attempt may be from ours (default: 5m)
-    #[argh(option, arg_name = "DUR", default = "DurationArg::from_secs(300)")]
-    tolerance: DurationArg,
-
-    /// file with the secret
-    #[argh(option, arg_name = "FILE")]
-    secret_file: Option<PathBuf>,
-
-    /// file with the secret before this one, accepted while secrets rotate
-    #[argh(option, arg_name = "FILE")]
-    previous_secret_file: Option<PathBuf>,
-
-    /// accept a secret file that other users can read
-    #[argh(switch)]
-    allow_readable_secret: bool,
-
-    /// how much of evidence readers see: full, basename or none (default: full where only this machine can
-    /// read, basename on other addresses and with --public-host)
-    #[argh(option, arg_name = "HOW")]
-    show_evidence: Option<ShowEvidence>,
-
-    /// origin whose pages may read the feed, such as https://app.example, or *
-    #[argh(option, arg_name = "ORIGIN", from_str_fn(origin))]
-    cors: Option<String>,
-
-    /// size at which a journal begins a new file (default: $MILESTONE_ROTATE_BYTES, else 64MiB)
-    #[argh(option, arg_name = "SIZE")]
-    rotate_bytes: Option<Size>,
-
-    /// say nothing about success; errors stay
-    #[argh(switch, short = 'q')]
-    quiet: bool,
-}
 
 fn main() -> ExitCode {
     cli::run_tool("milestone-receive", run)
@@ -139,17 +73,15 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     out.quiet(args.quiet);
     let logs = open_logs(&args)?;
     let verifier = verifier(&args)?;
-    let asked = cli::shutdown_flag()?;
+    // Its handlers make a second signal end the process at once; the first one is waited for in `serve`.
+    let _ = cli::shutdown_flag()?;
     let _instance = Lock::try_acquire(&logs, "receive@receive")?.ok_or_else(|| {
         Error::new(Kind::Temporary, logs.dir().display(), "another milestone-receive works in this folder")
             .cure("one instance a folder; give it a folder of its own with --logs")
     })?;
 
-    let site = Site {
-        is_loopback: http::is_loopback(args.listen),
-        public_hosts: args.public_host.clone(),
-        cors: args.cors.clone(),
-    };
+    let site =
+        Site { is_loopback: http::is_loopback(args.listen), public_hosts: args.public_host, cors: args.cors };
     let only_here = site.is_loopback && site.public_hosts.is_empty();
     let by_default = if only_here { ShowEvidence::Full } else { ShowEvidence::Basename };
     let show = args.show_evidence.unwrap_or(by_default);
@@ -157,7 +89,8 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     let metrics = Arc::new(Metrics::new(clock::now()));
     let feed = Arc::new(Feed::new(&logs, JournalName::internal(store::FEED), show));
     let dead_letters = Arc::new(DeadLetters::default());
-    let (store, thread, ended) = Store::open(&logs, &feed, &dead_letters, &metrics, out.messages())?;
+    let (store, Running { thread, ended }) =
+        Store::open(&logs, &feed, &dead_letters, &metrics, out.messages())?;
 
     let listener = listen(args.listen)?;
     let bound = listener
@@ -189,7 +122,6 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     // Connections that were cut off may still hold the store; they end with the runtime.
     drop(runtime);
     let died = thread.join().is_err();
-    drop(asked);
     outcome?;
     if died {
         return Err(Error::new(Kind::Io, "", "the store's thread broke off"));
@@ -267,30 +199,4 @@ fn listen(address: SocketAddr) -> Result<TcpListener> {
     let listener = TcpListener::bind(address).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(listener)
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    let with_name = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    with_name.as_deref().unwrap_or(text).parse().map_err(|_| {
-        "is no address: write 127.0.0.1:8787, [::1]:8787 or localhost:8787; port 0 takes a free one".into()
-    })
-}
-
-fn host_name(text: &str) -> Result<String, String> {
-    let is_name = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'.' | b'_');
-    if text.is_empty() || !text.bytes().all(is_name) {
-        return Err("is no host name: write it without scheme and port, such as feed.example".into());
-    }
-    Ok(text.trim_end_matches('.').to_ascii_lowercase())
-}
-
-fn origin(text: &str) -> Result<String, String> {
-    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
-    let is_plain = |it: &str| {
-        !it.is_empty() && it.bytes().all(|it| it.is_ascii_alphanumeric() || b"-._:[]".contains(&it))
-    };
-    if text == "*" || host.is_some_and(is_plain) {
-        return Ok(text.to_owned());
-    }
-    Err("is no origin: write * or scheme and host without a path, such as https://app.example".into())
 }

@@ -113,12 +113,12 @@ fn write_page(
     html.push_str(TOP);
     write_filters(html, &query.filter)?;
     let (scope, limit) = (Escaped(scope.unwrap_or_default()), query.limit);
-    write!(
+    writeln!(
         html,
-        "<main id=\"feed\" data-after=\"{seq}\" data-scope=\"{scope}\" data-risk=\"{risk}\" data-limit=\"{limit}\">\n"
+        "<main id=\"feed\" data-after=\"{seq}\" data-scope=\"{scope}\" data-risk=\"{risk}\" data-limit=\"{limit}\">"
     )?;
     if items.is_empty() {
-        write_empty(html, &query.filter)?;
+        write_empty(html, &query.filter);
     }
     let mut day = String::new();
     for item in items {
@@ -128,9 +128,9 @@ fn write_page(
                 html.push_str("</ol></section>\n");
             }
             let heading = day_in_words(item.event.timestamp_utc);
-            write!(
+            writeln!(
                 html,
-                "<section class=\"day\" data-day=\"{its_day}\"><h2><time datetime=\"{its_day}\">{heading}</time></h2>\n<ol>\n"
+                "<section class=\"day\" data-day=\"{its_day}\"><h2><time datetime=\"{its_day}\">{heading}</time></h2>\n<ol>"
             )?;
             day = its_day;
         }
@@ -142,14 +142,14 @@ fn write_page(
     html.push_str("</main>\n");
     if items.len() == query.limit && query.limit < crate::latest::TOP_MAX {
         let link = link_to(&query.filter, Some(crate::latest::TOP_MAX));
-        write!(html, "<p class=\"more\"><a href=\"{link}\">Show older milestones</a></p>\n")?;
+        writeln!(html, "<p class=\"more\"><a href=\"{link}\">Show older milestones</a></p>")?;
     }
     html.push_str("<footer>\n");
     if *seq > 0 {
-        write!(
+        writeln!(
             html,
             "<p>Every milestone here came signed, and each line of the feed holds the hash of the one before. \
-             Its head: <span class=\"hash\" title=\"{hash}\">№&#8239;{seq} · {}</span></p>\n",
+             Its head: <span class=\"hash\" title=\"{hash}\">№&#8239;{seq} · {}</span></p>",
             short(hash)
         )?;
     }
@@ -162,7 +162,7 @@ fn write_filters(html: &mut String, filter: &Filter) -> fmt::Result {
     let mut link = |filter: &Filter, slug: &str, words: &str, is_current: bool| {
         let current = if is_current { " aria-current=\"true\"" } else { "" };
         let href = link_to(filter, None);
-        write!(html, "<li><a class=\"risk {slug}\" href=\"{href}\"{current}>{words}</a></li>\n")
+        writeln!(html, "<li><a class=\"risk {slug}\" href=\"{href}\"{current}>{words}</a></li>")
     };
     link(&Filter { risk: None, ..filter.clone() }, "any", "All", filter.risk.is_none())?;
     for (risk, slug, words) in query::RISKS {
@@ -171,9 +171,9 @@ fn write_filters(html: &mut String, filter: &Filter) -> fmt::Result {
     html.push_str("</ul>\n");
     if let Some(scope) = &filter.scope {
         let href = link_to(&Filter { scope: None, ..filter.clone() }, None);
-        write!(
+        writeln!(
             html,
-            "<p class=\"chosen\">in <bdi>{}</bdi> <a href=\"{href}\" aria-label=\"Show all scopes\">×</a></p>\n",
+            "<p class=\"chosen\">in <bdi>{}</bdi> <a href=\"{href}\" aria-label=\"Show all scopes\">×</a></p>",
             Escaped(scope)
         )?;
     }
@@ -203,7 +203,7 @@ fn write_item(html: &mut String, item: &Item, now: Timestamp) -> fmt::Result {
     first.iter().try_for_each(|it| write_evidence(html, it))?;
     html.push_str("</ul>\n");
     if !rest.is_empty() {
-        write!(html, "<details><summary>{} more</summary><ul class=\"evidence\">\n", rest.len())?;
+        writeln!(html, "<details><summary>{} more</summary><ul class=\"evidence\">", rest.len())?;
         rest.iter().try_for_each(|it| write_evidence(html, it))?;
         html.push_str("</ul></details>\n");
     }
@@ -249,7 +249,7 @@ fn write_evidence(html: &mut String, evidence: &Evidence) -> fmt::Result {
     Ok(())
 }
 
-fn write_empty(html: &mut String, filter: &Filter) -> fmt::Result {
+fn write_empty(html: &mut String, filter: &Filter) {
     html.push_str("<section class=\"empty\" id=\"empty\">\n");
     if filter.scope.is_some() || filter.risk.is_some() {
         html.push_str("<h2>Nothing here yet</h2>\n<p>No milestone fits. <a href=\"/\">Show all</a></p>\n");
@@ -257,7 +257,6 @@ fn write_empty(html: &mut String, filter: &Filter) -> fmt::Result {
         html.push_str(EMPTY);
     }
     html.push_str("</section>\n");
-    Ok(())
 }
 
 /// The page with this filter.

@@ -64,6 +64,9 @@ pub struct Refused {
     pub request: Value,
 }
 
+/// Gives the index's names of a line to its callback; none for a line that is no record.
+pub type NamesOf = fn(&[u8], &mut dyn FnMut(&str));
+
 /// What the journals of accepted events have in common: identity, and a line.
 pub trait Entry: Sized {
     /// The names that it is known by, each with a prefix of its kind: what the index holds.
@@ -298,7 +301,7 @@ fn is_whole(line: &[u8], seq: u64, prev: &str) -> bool {
 pub fn describe_milestone(line: &[u8]) -> Option<Described> {
     let it: FeedLine<MilestoneEvent> = serde_json::from_slice(line).ok()?;
     is_whole(line, it.seq, &it.prev)
-        .then(|| Described { key: it.idempotency_key, scope: Some(it.event.scope) })
+        .then_some(Described { key: it.idempotency_key, scope: Some(it.event.scope) })
 }
 
 /// How settling recognises a line of `events.jsonl`.
@@ -311,7 +314,7 @@ pub fn describe_event(line: &[u8]) -> Option<Described> {
 pub fn describe_rejected(line: &[u8]) -> Option<Described> {
     let it: RejectedLine = serde_json::from_slice(line).ok()?;
     is_whole(line, it.seq, &it.prev)
-        .then(|| Described { key: it.idempotency_key.unwrap_or_default(), scope: None })
+        .then_some(Described { key: it.idempotency_key.unwrap_or_default(), scope: None })
 }
 
 /// The index's names of a line of `feed.jsonl`.

@@ -1,21 +1,19 @@
-//! The embedded store: journals that one thread appends to, many requests at a time.
+//! The embedded store: one thread that appends, many requests at a time.
 //!
-//! Requests wait in a bounded channel. The thread takes whatever waits, decides who is new, appends the new
-//! ones with one sync, and only then answers all of them: under load many requests share each sync, and a
-//! single one waits for nobody.
+//! Requests wait in a bounded channel. The thread takes whatever waits, appends what is new of it with one
+//! sync, and only then answers all of them: under load many requests share each sync, and a single one
+//! waits for nobody.
 //!
 //! # Invariants
 //! - `Accepted` is answered when the line and its audit record are on disk, `Duplicate` when the first one's
-//!   are. A conflict is answered when the refused request is kept.
-//! - One journal is locked at a time. What failed is answered `Unavailable`, and the journal is opened anew
-//!   for the next batch: a retry then finds a duplicate or is accepted.
-//! - An identity is decided under the journal's lock, against the journal and the batch itself.
+//!   are. A refusal, a conflict too, is answered when the refused request is kept.
+//! - One journal is locked at a time. What failed is answered `Unavailable`; a retry finds a duplicate or is
+//!   accepted.
 //! - Whoever has gone is not stored: an overloaded store does no work that nobody waits for.
 //!
-//! Not here: checking requests (`ingest`), lines (`record`), what readers see (`feed`).
+//! Not here: deciding who is new (`ledger`), checking requests (`ingest`), what readers see (`feed`).
 
 use std::{
-    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -23,21 +21,18 @@ use std::{
 
 use milepost::{
     Error, Kind, Result,
-    audit::{Action, Draft, Outcome},
-    chain::Chain,
+    audit::Outcome,
     cli::Messages,
-    clock,
-    index::Index,
     ingest::Receipt,
-    journal::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch, Journal, JournalName},
+    journal::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Journal, JournalName},
     logs::Logs,
 };
-use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     dead_letters::DeadLetters,
     feed::Feed,
+    ledger::{Decision, Ledger},
     metrics::Metrics,
     reason::Kept,
     record::{self, Entry, Milestone, OtherEvent, Refused},
@@ -82,10 +77,19 @@ pub enum Answer {
     Unavailable,
 }
 
+type Reply = oneshot::Sender<Answer>;
+
 struct Job {
     offer: Offer,
     bytes: usize,
-    reply: oneshot::Sender<Answer>,
+    reply: Reply,
+}
+
+/// A request that is refused, and how to answer it.
+struct Refusal {
+    what: Refused,
+    outcome: Outcome,
+    reply: Reply,
 }
 
 /// The way to the store's thread.
@@ -102,23 +106,31 @@ struct Trouble {
     said: Instant,
 }
 
+/// A store's thread, from outside.
+#[derive(Debug)]
+pub struct Running {
+    /// Ends when the last handle of the store is gone.
+    pub thread: thread::JoinHandle<()>,
+    /// Resolves when the thread ends, also when it dies.
+    pub ended: oneshot::Receiver<()>,
+}
+
 impl Store {
-    /// Settles the journals, reads what readers need, and starts the thread. The thread ends when the last
-    /// handle is gone; `ended` is dropped then, also when it dies.
+    /// Settles the journals, reads what readers need, and starts the thread.
     pub fn open(
         logs: &Logs,
         feed: &Arc<Feed>,
         dead_letters: &Arc<DeadLetters>,
         metrics: &Arc<Metrics>,
         messages: Messages,
-    ) -> Result<(Store, thread::JoinHandle<()>, oneshot::Receiver<()>)> {
+    ) -> Result<(Store, Running)> {
         let journal = |name, describe| Journal::new(logs, JournalName::internal(name), describe);
         let trouble = Arc::default();
         let mut keeper = Keeper {
-            feed: Ledger::new(journal(FEED, record::describe_milestone), record::names_of_milestone),
+            milestones: Ledger::new(journal(FEED, record::describe_milestone), record::names_of_milestone),
             events: Ledger::new(journal(EVENTS, record::describe_event), record::names_of_event),
             rejected: Ledger::new(journal(REJECTED, record::describe_rejected), record::no_names),
-            shown: Arc::clone(feed),
+            feed: Arc::clone(feed),
             dead_letters: Arc::clone(dead_letters),
             metrics: Arc::clone(metrics),
             messages,
@@ -134,7 +146,7 @@ impl Store {
                 keeper.run(waiting);
             })
             .map_err(|it| Error::new(Kind::Temporary, "", "cannot start the store's thread").because(it))?;
-        Ok((Store { jobs, trouble }, thread, ended))
+        Ok((Store { jobs, trouble }, Running { thread, ended }))
     }
 
     /// Offers something of about so many bytes; waits until it is decided. Who stops waiting may find a
@@ -153,227 +165,12 @@ impl Store {
     }
 }
 
-/// A journal, and who is in it.
-struct Ledger {
-    journal: Journal,
-    names_of: fn(&[u8], &mut dyn FnMut(&str)),
-    index: Option<Index>,
-    /// The logical offset up to which the index knows the journal.
-    end: u64,
-}
-
-/// A line that was appended.
-struct Appended {
-    offset: u64,
-    end: u64,
-    line: Vec<u8>,
-}
-
-/// One that waits, with how to answer it.
-struct Waiting<T> {
-    what: T,
-    reply: oneshot::Sender<Answer>,
-}
-
-impl<T> Waiting<T> {
-    fn answer(self, answer: Answer) {
-        // A requester that gave up meanwhile needs no answer.
-        let _ = self.reply.send(answer);
-    }
-}
-
-/// An entry of the batch that is being made.
-struct Pending<T> {
-    entry: T,
-    offset: u64,
-    receipt: Receipt,
-}
-
-/// Where an identity was found.
-struct Found {
-    same: bool,
-    offset: u64,
-    receipt: Receipt,
-}
-
-impl Ledger {
-    fn new(journal: Journal, names_of: fn(&[u8], &mut dyn FnMut(&str))) -> Ledger {
-        Ledger { journal, names_of, index: None, end: 0 }
-    }
-
-    /// Appends what is new of `waiting` with one sync, and answers all but the conflicts, which it returns.
-    /// On an error nobody is answered: everyone is returned.
-    fn append<T: Entry>(
-        &mut self,
-        waiting: Vec<Waiting<T>>,
-        published: impl FnMut(&Appended),
-    ) -> Result<Vec<(Waiting<T>, u64)>, (Error, Vec<Waiting<T>>)> {
-        match self.decide_and_append(waiting.iter().map(|it| &it.what), published) {
-            Ok(answers) => {
-                let mut conflicts = Vec::new();
-                for (waiting, answer) in waiting.into_iter().zip(answers) {
-                    match answer {
-                        Ok(answer) => waiting.answer(answer),
-                        Err(seq) => conflicts.push((waiting, seq)),
-                    }
-                }
-                Ok(conflicts)
-            }
-            Err(error) => {
-                // Whatever the index believes may be ahead of the journal: it is opened again.
-                self.index = None;
-                Err((error, waiting))
-            }
-        }
-    }
-
-    /// The answers in order; a conflict is the seq of the one that was first.
-    fn decide_and_append<'a, T: Entry + 'a>(
-        &mut self,
-        offered: impl Iterator<Item = &'a T>,
-        mut published: impl FnMut(&Appended),
-    ) -> Result<Vec<Result<Answer, u64>>> {
-        let mut writer = self.journal.write()?;
-        let index = match self.index.take() {
-            // Only a batch that failed after it was on disk makes the journal longer than we know.
-            Some(it) if self.end == writer.end() => self.index.insert(it),
-            _ => self.index.insert(Index::open(&self.journal, self.names_of)?),
-        };
-        self.end = writer.end();
-        let mut chain = writer.chain()?;
-        let name = self.journal.name().as_str();
-        let now = clock::now();
-        let mut batch = Batch::default();
-        let mut pending: Vec<Pending<&T>> = Vec::new();
-        let mut pending_names: HashMap<String, usize> = HashMap::new();
-        let mut appended = Vec::new();
-        let mut answers = Vec::new();
-
-        for entry in offered {
-            let names = entry.names();
-            let detail = |offset: u64, seq: u64| json!({ "journal": name, "offset": offset, "seq": seq });
-            let draft = |outcome, detail| Draft {
-                key: Some(entry.key().to_owned()),
-                scope: entry.scope().map(str::to_owned),
-                ..Draft::new(Action::Receive, outcome, detail)
-            };
-            let found = match names.iter().find_map(|it| pending_names.get(it)) {
-                Some(at) => {
-                    let it = &pending[*at];
-                    let same = it.entry.is_same(entry);
-                    Some(Found { same, offset: it.offset, receipt: it.receipt.clone() })
-                }
-                None => find(&self.journal, index, entry, &names)?,
-            };
-            if let Some(found) = found {
-                let seq = found.receipt.seq;
-                answers.push(if found.same {
-                    batch.audit(draft(Outcome::Duplicate, detail(found.offset, seq)));
-                    Ok(Answer::Duplicate(found.receipt))
-                } else {
-                    Err(seq)
-                });
-                continue;
-            }
-            let seq = chain.seq + 1;
-            let offset = self.end + batch.bytes();
-            let (line, head) = entry.to_line(seq, now, chain.prev()).map_err(|it| cannot_write(name, it))?;
-            batch.push(&line);
-            batch.audit(draft(Outcome::Appended, detail(offset, seq)));
-            chain = Chain { seq, head: head.clone() };
-            let receipt = Receipt { seq, head };
-            answers.push(Ok(Answer::Accepted(receipt.clone())));
-            for it in names {
-                pending_names.insert(it, pending.len());
-            }
-            pending.push(Pending { entry, offset, receipt });
-            appended.push(Appended { offset, end: offset + line.len() as u64, line });
-        }
-
-        if batch.is_empty() {
-            return Ok(answers);
-        }
-        batch.chain_ends(chain);
-        writer.append(&batch)?;
-        for it in &appended {
-            index.add(it.offset, it.end, &it.line);
-            self.end = it.end;
-            published(it);
-        }
-        // Everything is stored and will be answered so; an index that fails is opened again.
-        if index.settle().is_err() {
-            self.index = None;
-        }
-        Ok(answers)
-    }
-
-    /// Saves the next start from reading what only memory knows. The index is a cache: nothing hangs on it.
-    fn finish(&mut self) -> Result<()> {
-        let Some(index) = self.index.take() else { return Ok(()) };
-        let _locked = self.journal.write()?;
-        index.finish()
-    }
-
-    /// Appends refused requests, which have no identity.
-    fn keep(&mut self, refused: &[(&Refused, Outcome)], mut kept: impl FnMut(&[u8])) -> Result<()> {
-        let mut writer = self.journal.write()?;
-        let mut chain = writer.chain()?;
-        let name = self.journal.name().as_str();
-        let mut batch = Batch::default();
-        let mut lines = Vec::new();
-        let now = clock::now();
-        for (refused, outcome) in refused {
-            let seq = chain.seq + 1;
-            let detail = json!({
-                "journal": name,
-                "offset": writer.end() + batch.bytes(),
-                "reason": refused.reason.code(),
-                "seq": seq,
-            });
-            let (line, head) =
-                refused.to_line(seq, now, chain.prev()).map_err(|it| cannot_write(name, it))?;
-            batch.push(&line);
-            batch.audit(Draft { key: refused.key.clone(), ..Draft::new(Action::Receive, *outcome, detail) });
-            chain = Chain { seq, head };
-            lines.push(line);
-        }
-        batch.chain_ends(chain);
-        writer.append(&batch)?;
-        lines.iter().for_each(|it| kept(it));
-        Ok(())
-    }
-}
-
-/// Looks an identity up in the journal: by key first, then by the other names.
-fn find<T: Entry>(
-    journal: &Journal,
-    index: &mut Index,
-    entry: &T,
-    names: &[String],
-) -> Result<Option<Found>> {
-    for name in names {
-        for offset in index.find(name)? {
-            // A hit is a hint: only the record itself is believed.
-            let Some(line) = journal.line_at(offset)? else { continue };
-            let Some((stored, receipt)) = T::from_line(&line) else { continue };
-            if stored.names().contains(name) {
-                return Ok(Some(Found { same: stored.is_same(entry), offset, receipt }));
-            }
-        }
-    }
-    Ok(None)
-}
-
-fn cannot_write(name: &str, cause: serde_json::Error) -> Error {
-    Error::new(Kind::Io, name, "cannot write the record as JSON").because(cause)
-}
-
 /// What the thread owns.
 struct Keeper {
-    feed: Ledger,
+    milestones: Ledger,
     events: Ledger,
     rejected: Ledger,
-    shown: Arc<Feed>,
+    feed: Arc<Feed>,
     dead_letters: Arc<DeadLetters>,
     metrics: Arc<Metrics>,
     messages: Messages,
@@ -383,15 +180,15 @@ struct Keeper {
 impl Keeper {
     /// Settles what a killed receiver left, and reads what is there.
     fn settle_all(&mut self) -> Result<()> {
-        for ledger in [&self.feed, &self.events, &self.rejected] {
-            ledger.journal.write().map(drop)?;
+        for ledger in [&self.milestones, &self.events, &self.rejected] {
+            ledger.journal().write().map(drop)?;
         }
-        for offset in self.shown.catch_up()? {
+        for offset in self.feed.catch_up()? {
             self.messages.warn(format!(
                 "{FEED}.jsonl: offset {offset}: the line is damaged and passed over; restore it from a copy"
             ));
         }
-        self.dead_letters.read(&self.rejected.journal)
+        self.dead_letters.read(self.rejected.journal())
     }
 
     fn run(&mut self, mut waiting: mpsc::Receiver<Job>) {
@@ -408,7 +205,7 @@ impl Keeper {
             jobs.retain(|it| !it.reply.is_closed());
             self.commit(jobs);
         }
-        for ledger in [&mut self.feed, &mut self.events] {
+        for ledger in [&mut self.milestones, &mut self.events] {
             if let Err(error) = ledger.finish() {
                 self.messages.warn(error);
             }
@@ -416,82 +213,106 @@ impl Keeper {
     }
 
     fn commit(&mut self, jobs: Vec<Job>) {
-        let (mut milestones, mut events, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut milestones, mut events, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut of_milestones, mut of_events) = (Vec::new(), Vec::new());
+        self.metrics.batch(jobs.len());
         for Job { offer, reply, .. } in jobs {
             match offer {
-                Offer::Milestone(it) => milestones.push(Waiting { what: *it, reply }),
-                Offer::Event(it) => events.push(Waiting { what: *it, reply }),
-                Offer::Refused(it) => refused.push((Waiting { what: *it, reply }, Outcome::Rejected)),
+                Offer::Milestone(it) => {
+                    milestones.push(*it);
+                    of_milestones.push(reply);
+                }
+                Offer::Event(it) => {
+                    events.push(*it);
+                    of_events.push(reply);
+                }
+                Offer::Refused(it) => {
+                    refusals.push(Refusal { what: *it, outcome: Outcome::Rejected, reply });
+                }
             }
         }
         if !milestones.is_empty() {
-            self.metrics.batch(milestones.len());
-            // What an earlier failed batch left on disk is published first, in order.
-            let shown = &self.shown;
-            let outcome = self.feed.append(milestones, |it| {
-                if shown.bytes() == it.offset {
-                    shown.publish(it.offset, it.end, &it.line);
+            let decided = self.milestones.append(&milestones).map(|(decisions, appended)| {
+                for it in &appended {
+                    // What an earlier batch left on disk when it failed comes first, in order.
+                    if self.feed.bytes() == it.offset {
+                        self.feed.publish(it.offset, it.end, &it.line);
+                    }
                 }
+                decisions
             });
-            let behind = self.shown.bytes() < self.feed.end;
-            if behind && let Err(error) = self.shown.catch_up() {
+            if self.feed.bytes() < self.milestones.end()
+                && let Err(error) = self.feed.catch_up()
+            {
                 self.say(&error);
             }
-            self.finish(outcome, &mut refused);
+            self.answer(decided, milestones, of_milestones, &mut refusals);
         }
         if !events.is_empty() {
-            self.metrics.batch(events.len());
-            let outcome = self.events.append(events, |_| {});
-            self.finish(outcome, &mut refused);
+            let decided = self.events.append(&events).map(|it| it.0);
+            self.answer(decided, events, of_events, &mut refusals);
         }
-        if !refused.is_empty() {
-            self.keep(refused);
+        if !refusals.is_empty() {
+            self.keep(refusals);
         }
     }
 
-    /// Notes how an append went; conflicts become refused requests.
-    fn finish<T: Entry>(
-        &mut self,
-        outcome: Result<Vec<(Waiting<T>, u64)>, (Error, Vec<Waiting<T>>)>,
-        refused: &mut Vec<(Waiting<Refused>, Outcome)>,
+    /// Answers whatever is decided; conflicts become refusals.
+    fn answer<T: Entry>(
+        &self,
+        decided: Result<Vec<Decision>>,
+        entries: Vec<T>,
+        replies: Vec<Reply>,
+        refusals: &mut Vec<Refusal>,
     ) {
-        match outcome {
-            Ok(conflicts) => {
-                self.well();
-                for (Waiting { what: entry, reply }, seq) in conflicts {
-                    let detail =
-                        format!("{} was accepted before with another content (seq {seq})", entry.title());
+        let decisions = match decided {
+            Ok(it) => it,
+            Err(error) => {
+                self.say(&error);
+                for reply in replies {
+                    send(reply, Answer::Unavailable);
+                }
+                return;
+            }
+        };
+        self.well();
+        for ((entry, reply), decision) in entries.into_iter().zip(replies).zip(decisions) {
+            match decision {
+                Decision::New(receipt) => send(reply, Answer::Accepted(receipt)),
+                Decision::Known(receipt) => send(reply, Answer::Duplicate(receipt)),
+                Decision::Conflict(seq) => {
+                    let title = entry.title();
                     let what = Refused {
                         reason: Kept::Conflict,
-                        detail,
+                        detail: format!("{title} was accepted before with another content (seq {seq})"),
                         key: Some(entry.key().to_owned()),
                         request: entry.to_request(),
                     };
-                    refused.push((Waiting { what, reply }, Outcome::Conflict));
+                    refusals.push(Refusal { what, outcome: Outcome::Conflict, reply });
                 }
-            }
-            Err((error, waiting)) => {
-                self.say(&error);
-                waiting.into_iter().for_each(|it| it.answer(Answer::Unavailable));
             }
         }
     }
 
-    fn keep(&mut self, refused: Vec<(Waiting<Refused>, Outcome)>) {
-        let records: Vec<_> = refused.iter().map(|(it, outcome)| (&it.what, *outcome)).collect();
-        let dead_letters = &self.dead_letters;
-        let outcome = self.rejected.keep(&records, |line| dead_letters.add(line));
-        match &outcome {
-            Ok(()) => self.well(),
+    fn keep(&mut self, refusals: Vec<Refusal>) {
+        let records: Vec<_> = refusals.iter().map(|it| (&it.what, it.outcome)).collect();
+        let kept = self.rejected.keep(&records);
+        match &kept {
+            Ok(lines) => {
+                self.well();
+                for line in lines {
+                    self.dead_letters.add(line);
+                }
+            }
             Err(error) => self.say(error),
         }
-        for (waiting, _) in refused {
-            let answer = match (&outcome, waiting.what.reason) {
+        for Refusal { what, reply, .. } in refusals {
+            let answer = match (&kept, what.reason) {
                 (Err(_), _) => Answer::Unavailable,
-                (Ok(()), Kept::Conflict) => Answer::Conflict(waiting.what.detail.clone()),
-                (Ok(()), _) => Answer::Kept,
+                (Ok(_), Kept::Conflict) => Answer::Conflict(what.detail),
+                (Ok(_), _) => Answer::Kept,
             };
-            waiting.answer(answer);
+            send(reply, answer);
         }
     }
 
@@ -513,4 +334,9 @@ impl Keeper {
             *trouble = Some(Trouble { message, said: Instant::now() });
         }
     }
+}
+
+/// A requester that gave up meanwhile needs no answer.
+fn send(reply: Reply, answer: Answer) {
+    let _ = reply.send(answer);
 }

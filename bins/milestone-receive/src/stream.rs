@@ -10,6 +10,7 @@
 
 use std::{
     convert::Infallible,
+    fmt::Write as _,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -116,7 +117,8 @@ async fn feed_one(
 /// JSON has no raw line ends, so an item is one `data:` line.
 fn write_event(piece: &mut String, item: &Item) {
     let Item { seq, json, .. } = item;
-    piece.push_str(&format!("event: milestone\nid: {seq}\ndata: {json}\n\n"));
+    // Writing into memory cannot fail.
+    let _ = write!(piece, "event: milestone\nid: {seq}\ndata: {json}\n\n");
 }
 
 /// A body that is made piece by piece.
