@@ -406,15 +406,15 @@ mod tests {
         let faulty = json!({ "idempotencyKey": "", "sentAt": "x", "event": event() });
         assert_eq!(
             detail(Route::Milestones, &faulty),
-            "unknown field \"sentAt\"; did you mean \"sentAtUtc\"?; /idempotencyKey is empty; /sentAtUtc is missing"
+            "unknown field \"sentAt\"; did you mean \"sentAtUtc\"?; /idempotencyKey: is empty; /sentAtUtc: is missing"
         );
         let mut bad = event();
         bad["claim"] = json!("  ");
         bad["evidence"] = json!([]);
         let text = detail(Route::Milestones, &body("k", &bad));
-        assert!(text.contains("/event/claim is empty") && text.contains("/event/evidence "), "{text}");
+        assert!(text.contains("/event/claim: is empty") && text.contains("/event/evidence: "), "{text}");
         assert_eq!(detail(Route::Milestones, &json!([])), "the body is no JSON object");
-        assert_eq!(detail(Route::Milestones, &body("k", &Value::Null)).split(' ').next(), Some("/event"));
+        assert_eq!(detail(Route::Milestones, &body("k", &Value::Null)).split(' ').next(), Some("/event:"));
     }
 
     #[test]
@@ -439,12 +439,12 @@ mod tests {
         assert!(matches!(fields(Route::Events, &body("rem:1", &envelope)), Ok(Fields::Event(_))));
         assert_eq!(
             detail(Route::Events, &body("rem:2", &envelope)),
-            "/envelope/idempotency_key is not the request's idempotencyKey"
+            "/envelope/idempotency_key: is not the request's idempotencyKey"
         );
         envelope["redrive_of"] = json!(3);
         assert_eq!(
             detail(Route::Events, &body("rem:1", &envelope)),
-            "/envelope/redrive_of belongs to the sender's queue"
+            "/envelope/redrive_of: belongs to the sender's queue"
         );
     }
 }

@@ -1,6 +1,6 @@
 //! Nothing unsigned is stored or shown, whatever is tried.
 
-use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, time::Duration};
 
 use milepost::{clock, signing::Signer};
 use serde_json::{Value, json};
@@ -100,9 +100,8 @@ fn both_secrets_are_taken_while_they_rotate() {
     let folder = Folder::new();
     let file = |name: &str, text: &str| {
         let path = folder.file(name);
-        fs::copy("/dev/null", &path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        std::io::Write::write_all(&mut fs::File::create(&path).unwrap(), text.as_bytes()).unwrap();
+        let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
         path.to_str().unwrap().to_owned()
     };
     let (new, old) = (file("new", "new\n"), file("old", "old\n"));

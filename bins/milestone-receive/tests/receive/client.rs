@@ -11,7 +11,7 @@ use std::{
 };
 
 use milepost::{
-    Timestamp,
+    Timestamp, canonical,
     chain::Chain,
     clock, identity, ingest,
     secret::{Origin, Secret},
@@ -265,7 +265,12 @@ pub fn signed_body(path: &str, key: &str, body: &[u8]) -> Request {
 
 pub fn signed_by(signer: &Signer, now: Timestamp, path: &str, key: &str, body: &[u8]) -> Request {
     let id = identity::webhook_id(&identity::trace_id(key));
-    let signed = signer.headers(now, &id, body);
+    let mut signed = signer.headers(now, &id, body);
+    // One scheme signs the bytes as they are, the other their canonical form.
+    if let Ok(parsed) = serde_json::from_slice(body) {
+        let canonical = canonical::to_vec(&parsed);
+        signed.openclaw_signature = signer.headers(now, &id, &canonical).openclaw_signature;
+    }
     let mut headers = owned(&signed.pairs());
     headers.push(("content-type".into(), "application/json".into()));
     Request { path: path.into(), headers, body: body.to_vec() }

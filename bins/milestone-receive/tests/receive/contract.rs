@@ -4,6 +4,8 @@ use serde_json::{Value, json};
 
 use crate::client::{EVENTS, Folder, MILESTONES, event, signed, signed_body};
 
+const EVENT_ID: &str = "evt_0123456789abcdef0123456789abcdef";
+
 #[test]
 fn an_accepted_milestone_is_in_the_feed_with_its_receipt() {
     let folder = Folder::new();
@@ -171,7 +173,7 @@ fn other_events_are_kept_and_shown_nowhere() {
     let receiver = folder.start();
     let envelope = |title: &str| {
         json!({
-            "event_id": "evt_1", "event_type": "reminder.due", "schema_version": "1.0.0",
+            "event_id": EVENT_ID, "event_type": "reminder.due", "schema_version": "1.0.0",
             "source": "reminder-scan", "target": "chat:42", "timestamp": "2026-03-01T09:05:00.000Z",
             "trace_id": "0123456789abcdef0123456789abcdef", "idempotency_key": "rem:1",
             "payload": { "title": title, "n": 1.50 },
@@ -184,7 +186,7 @@ fn other_events_are_kept_and_shown_nowhere() {
     };
     let answer = receiver.post(&request("Private reminder"));
     assert_eq!(answer.verdict(), (200, "accepted".into()));
-    assert_eq!((&answer.json()["eventId"], &answer.json()["receipt"]["seq"]), (&json!("evt_1"), &json!(1)));
+    assert_eq!((&answer.json()["eventId"], &answer.json()["receipt"]["seq"]), (&json!(EVENT_ID), &json!(1)));
     assert_eq!(receiver.post(&request("Private reminder")).verdict(), (200, "duplicate".into()));
     assert_eq!(receiver.post(&request("Another")).verdict(), (409, "rejected".into()));
     assert_eq!(folder.lines("receive/events.jsonl")[0]["envelope"], envelope("Private reminder"));
