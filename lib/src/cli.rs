@@ -17,6 +17,7 @@ mod arguments;
 mod help;
 mod messages;
 mod output;
+mod progress;
 mod signals;
 mod streams;
 mod verdict;
@@ -32,7 +33,8 @@ use argh::{ArgsInfo, TopLevelCommand};
 
 use self::arguments::Request;
 pub use self::{
-    messages::Messages, output::Output, signals::shutdown_flag, streams::stdin_is_closed, verdict::Verdict,
+    messages::Messages, output::Output, progress::Progress, signals::shutdown_flag, streams::stdin_is_closed,
+    verdict::Verdict,
 };
 use crate::{Error, Kind, Result};
 

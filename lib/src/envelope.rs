@@ -264,7 +264,9 @@ fn write_line(record: &impl Serialize, batch: &mut Vec<u8>) -> Result<(), FieldE
 
 /// The minor version of `version`, if its major is ours.
 fn minor_of(version: &str) -> Result<u64, Vec<FieldError>> {
-    let minor = version.strip_prefix("1.").and_then(|it| it.split('.').next()).and_then(|it| it.parse().ok());
+    let digits = |it: &&str| it.bytes().all(|it| it.is_ascii_digit());
+    let minor = version.strip_prefix("1.").and_then(|it| it.split('.').next()).filter(digits);
+    let minor = minor.and_then(|it| it.parse().ok());
     minor.ok_or_else(|| {
         let message = format!("version {} is not read here; this program reads 1.x.y", text::quoted(version));
         vec![FieldError::new("/schema_version", message)]
@@ -282,4 +284,131 @@ fn faults_of(line: &[u8], cause: &serde_json::Error) -> Vec<FieldError> {
     let document: Option<Value> = serde_json::from_slice(line).ok();
     let errors = document.and_then(|it| EventEnvelope::from_value(it).err());
     errors.unwrap_or_else(|| vec![FieldError::of_serde("", cause)])
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::event::Defaults;
+
+    fn milestone() -> EventEnvelope {
+        let event = json!({
+            "milestoneId": "release.2.4.0", "timestampUtc": "2026-03-01T09:05:00.000Z", "scope": "runtime",
+            "claim": "Out.", "evidence": [{"type": "log", "path": "deploy.log", "summary": "deployed"}],
+            "riskStatus": "on-track", "nextAction": "Watch.", "source": "agent"
+        });
+        let (event, _) = MilestoneEvent::from_value(event, &Defaults::JSON).unwrap();
+        EventEnvelope::for_milestone(&event, Timestamp::from_millis(1_772_355_901_250)).unwrap()
+    }
+
+    fn line(record: &impl Serialize) -> String {
+        let mut batch = Vec::new();
+        write_line(record, &mut batch).unwrap();
+        String::from_utf8(batch).unwrap()
+    }
+
+    fn refused<T>(read: Result<T, Vec<FieldError>>) -> String {
+        read.err().unwrap().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+
+    #[test]
+    fn a_record_is_one_line_with_its_fields_in_order_and_its_payload_as_it_was() {
+        let expected = "{\"event_id\":\"evt_a9e51eb97fdb25a92e657ef508a02b63\",\"event_type\":\"milestone.emitted\",\
+            \"schema_version\":\"1.0.0\",\"source\":\"agent\",\"target\":\"milestone-feed\",\
+            \"timestamp\":\"2026-03-01T09:05:01.250Z\",\"trace_id\":\"8a381341d5a51c44c9ec972875e57930\",\
+            \"idempotency_key\":\"milestone:release.2.4.0\",\"payload\":{\"milestoneId\":\"release.2.4.0\",\
+            \"timestampUtc\":\"2026-03-01T09:05:00.000Z\",\"scope\":\"runtime\",\"claim\":\"Out.\",\
+            \"evidence\":[{\"type\":\"log\",\"path\":\"deploy.log\",\"summary\":\"deployed\"}],\
+            \"riskStatus\":\"on-track\",\"nextAction\":\"Watch.\",\"source\":\"agent\"}}\n";
+        assert_eq!(line(&milestone()), expected);
+        assert_eq!(line(&EventEnvelope::from_line(expected.as_bytes()).unwrap()), expected);
+
+        let mut queued = milestone();
+        queued.resume = Some(Resume { offset: 412, fingerprint: "9f2c".to_owned() });
+        queued.endpoint = Some(String::new());
+        queued.redrive_of = Some(0);
+        let queued = line(&queued);
+        assert!(queued.ends_with(
+            "\"source\":\"agent\"},\"resume\":{\"offset\":412,\"fingerprint\":\"9f2c\"},\"endpoint\":\"\",\"redrive_of\":0}\n"
+        ));
+        assert_eq!(line(&EventEnvelope::from_line(queued.as_bytes()).unwrap()), queued);
+        assert_eq!(Schema::EventEnvelope.validate(&serde_json::from_str(&queued).unwrap()), Ok(()));
+    }
+
+    #[test]
+    fn a_higher_minor_is_read_and_what_it_added_is_kept() {
+        let later = line(&milestone())
+            .replace("1.0.0", "1.3.0")
+            .replace("}}\n", "},\"priority\":{\"level\":1,\"at\":[2.5,null]}}\n");
+        assert_eq!(
+            line(&EventEnvelope::from_line(later.as_bytes()).unwrap()),
+            later.replace("\"level\":1,\"at\":[2.5,null]", "\"at\":[2.5,null],\"level\":1")
+        );
+        assert!(EventEnvelope::from_value(serde_json::from_str(&later).unwrap()).is_ok());
+        let ours = later.replace("1.3.0", "1.0.7");
+        assert_eq!(
+            refused(EventEnvelope::from_line(ours.as_bytes())),
+            "/priority: unknown field \"priority\""
+        );
+        assert_eq!(
+            refused(EventEnvelope::from_value(serde_json::from_str(&ours).unwrap())),
+            "/priority: unknown field \"priority\""
+        );
+    }
+
+    #[test]
+    fn another_major_is_refused_whatever_its_fields_are() {
+        let expected = "/schema_version: version \"2.0.0\" is not read here; this program reads 1.x.y";
+        let next = line(&milestone()).replace("1.0.0", "2.0.0");
+        assert_eq!(refused(EventEnvelope::from_line(next.as_bytes())), expected);
+        let bare = br#"{"schema_version":"2.0.0"}"#;
+        assert_eq!(refused(EventEnvelope::from_line(bare)), expected);
+        assert_eq!(refused(EventEnvelope::from_value(json!({"schema_version": "2.0.0"}))), expected);
+        for odd in ["1", "1.", "1.x.0", "10.0.0", "v1.0.0", "-1.0.0", "1.+1.0"] {
+            let odd = line(&milestone()).replace("1.0.0", odd);
+            assert!(refused(EventEnvelope::from_line(odd.as_bytes())).contains("is not read here"), "{odd}");
+        }
+    }
+
+    #[test]
+    fn lines_that_are_no_envelopes_are_told_in_the_words_of_the_schema() {
+        let good = line(&milestone());
+        let refused = |bad: String| self::refused(EventEnvelope::from_line(bad.as_bytes()));
+        assert_eq!(refused(good.replace("\"target\":\"milestone-feed\",", "")), "/target: is missing");
+        assert_eq!(refused("{\n}".to_owned()), "is more than one line");
+        assert!(
+            refused(good.replace("\"target\"", "\"source\":\"x\",\"target\"")).contains("duplicate field")
+        );
+        assert!(refused(good.replace("}}", "")).contains("EOF"));
+    }
+
+    #[test]
+    fn a_dead_letter_is_the_record_and_why() {
+        let mut queued = milestone();
+        queued.resume = Some(Resume { offset: 412, fingerprint: "9f2c".to_owned() });
+        let attempts = vec![
+            Attempt { at: Timestamp::from_millis(0), status: Some(400), answer: "no".to_owned() },
+            Attempt { at: Timestamp::from_millis(1), status: None, answer: "refused".to_owned() },
+        ];
+        let letter =
+            DeadLetter::new(queued, "backup", "why".to_owned(), attempts, Timestamp::from_millis(2), 77);
+        let written = line(&letter);
+        assert!(written.ends_with(
+            "\"resume\":{\"offset\":412,\"fingerprint\":\"9f2c\"},\"endpoint\":\"backup\",\"reason\":\"why\",\
+             \"attempts\":[{\"at\":\"1970-01-01T00:00:00.000Z\",\"status\":400,\"answer\":\"no\"},\
+             {\"at\":\"1970-01-01T00:00:00.001Z\",\"status\":null,\"answer\":\"refused\"}],\
+             \"dead_at\":\"1970-01-01T00:00:00.002Z\",\"queue_offset\":77}\n"
+        ));
+        let read = DeadLetter::from_line(written.as_bytes()).unwrap();
+        assert_eq!(line(&read), written);
+        assert_eq!((read.endpoint(), read.envelope().redrive_of), ("backup", None));
+
+        let refused = |bad: String| self::refused(DeadLetter::from_line(bad.as_bytes()));
+        assert_eq!(refused(written.replace("\"reason\":\"why\",", "")), "/reason: is missing");
+        assert_eq!(refused(written.replace("\"endpoint\":\"backup\",", "")), "/endpoint: is missing");
+        assert_eq!(refused(written.replace("\"reason\"", "\"x\":1,\"reason\"")), "/x: unknown field \"x\"");
+        assert!(refused(written.replace("77", "-7")).starts_with("/queue_offset: invalid value"));
+    }
 }

@@ -279,7 +279,11 @@ impl MilestoneEvent {
         }
         let nameless = MilestoneEvent { milestone_id: String::new(), ..self.clone() };
         let digest = Sha256::digest(serde_json::to_vec(&nameless).unwrap_or_default());
-        format!("{}.{}.{}", scope.trim_matches('-'), self.timestamp_utc, hex(&digest[..8]))
+        let scope = match scope.trim_matches('-') {
+            "" => "milestone",
+            scope => scope,
+        };
+        format!("{scope}.{}.{}", self.timestamp_utc, hex(&digest[..8]))
     }
 
     /// Whether nothing is left for normalising and validating to do, but for what serde has seen to.
@@ -447,4 +451,234 @@ fn faults_of(line: &[u8], cause: &serde_json::Error) -> Vec<FieldError> {
 fn utc<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
     let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
     Timestamp::parse_utc(&text).map_err(|it| de::Error::custom(no_time(&text, it)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn document() -> Value {
+        json!({
+            "milestoneId": "release.2.4.0", "timestampUtc": "2026-03-01T09:05:00.000Z", "scope": "runtime",
+            "claim": "Out.", "evidence": [{"type": "log", "path": "deploy.log", "summary": "deployed"}],
+            "riskStatus": "on-track", "nextAction": "Watch.", "source": "agent"
+        })
+    }
+
+    fn event(document: Value) -> MilestoneEvent {
+        MilestoneEvent::from_value(document, &Defaults::JSON).unwrap().0
+    }
+
+    fn refused(document: Value) -> Vec<String> {
+        let errors = MilestoneEvent::from_value(document, &Defaults::JSON).unwrap_err();
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_record_is_one_line_with_its_fields_in_order() {
+        let line = String::from_utf8(event(document()).to_line().unwrap()).unwrap();
+        assert_eq!(
+            line,
+            "{\"milestoneId\":\"release.2.4.0\",\"timestampUtc\":\"2026-03-01T09:05:00.000Z\",\
+             \"scope\":\"runtime\",\"claim\":\"Out.\",\"evidence\":[{\"type\":\"log\",\"path\":\"deploy.log\",\
+             \"summary\":\"deployed\"}],\"riskStatus\":\"on-track\",\"nextAction\":\"Watch.\",\"source\":\"agent\"}\n"
+        );
+        assert_eq!(MilestoneEvent::from_line(line.as_bytes()).unwrap(), event(document()));
+        assert_eq!(MilestoneEvent::from_line(line.trim_end().as_bytes()).unwrap(), event(document()));
+    }
+
+    #[test]
+    fn text_is_trimmed_time_cut_and_an_empty_ref_dropped() {
+        let mut given = document();
+        given["claim"] = json!("\u{feff} Out.\r\n");
+        given["milestoneId"] = json!("\trelease.2.4.0\u{85}");
+        given["timestampUtc"] = json!(" 2026-03-01T09:05Z ");
+        given["riskStatus"] = json!("on-track ");
+        given["evidence"][0]["path"] = json!(" deploy.log");
+        given["evidence"][0]["ref"] = json!(" \n");
+        let (event, left_out) = MilestoneEvent::from_value(given, &Defaults::JSON).unwrap();
+        assert_eq!(event, self::event(document()));
+        assert_eq!(left_out, LeftOut { timestamp: false, source: false, refs: vec![true] });
+    }
+
+    #[test]
+    fn what_is_only_space_is_empty() {
+        let mut given = document();
+        given["claim"] = json!(" \u{a0}\u{3000}\u{feff}");
+        given["evidence"][0]["summary"] = json!("\n");
+        assert_eq!(refused(given), ["/claim: is empty", "/evidence/0/summary: is empty"]);
+    }
+
+    #[test]
+    fn json_may_leave_out_the_source_and_nothing_else() {
+        let mut given = document();
+        given.as_object_mut().unwrap().remove("source");
+        let (event, left_out) = MilestoneEvent::from_value(given.clone(), &Defaults::JSON).unwrap();
+        assert_eq!((event.source, left_out.source), (Source::Orchestrator, true));
+        given.as_object_mut().unwrap().remove("timestampUtc");
+        given.as_object_mut().unwrap().remove("milestoneId");
+        assert_eq!(refused(given.clone()), ["/milestoneId: is missing", "/timestampUtc: is missing"]);
+
+        let now = Timestamp::from_millis(7);
+        let flags = Defaults { timestamp: Some(now), source: Source::Operator, derive_id: true };
+        let (event, left_out) = MilestoneEvent::from_value(given.clone(), &flags).unwrap();
+        assert_eq!((event.source, event.timestamp_utc), (Source::Operator, now));
+        assert_eq!(left_out, LeftOut { timestamp: true, source: true, refs: vec![true] });
+        given["source"] = Value::Null;
+        assert!(MilestoneEvent::from_value(given, &flags).is_err());
+    }
+
+    #[test]
+    fn ids_have_no_control_characters_and_at_most_200_others() {
+        for bad in ["a\nb", "a\u{0}b", "a\u{7f}b", "a\u{9b}b"] {
+            let mut given = document();
+            given["milestoneId"] = json!(bad);
+            let code = u32::from(bad.chars().nth(1).unwrap());
+            assert_eq!(refused(given), [format!("/milestoneId: holds a control character (U+{code:04X})")]);
+        }
+        for (length, good) in [(200, true), (201, false)] {
+            let mut given = document();
+            given["milestoneId"] = json!("é".repeat(length));
+            assert_eq!(MilestoneEvent::from_value(given, &Defaults::JSON).is_ok(), good);
+        }
+    }
+
+    #[test]
+    fn a_time_that_is_none_is_told_in_full_and_short() {
+        let mut given = document();
+        given["timestampUtc"] = json!("2026-03-01T09:05:00+01:00");
+        assert_eq!(
+            refused(given.clone()),
+            ["/timestampUtc: \"2026-03-01T09:05:00+01:00\" must be in UTC and end in Z"]
+        );
+        given["timestampUtc"] = json!("x".repeat(100_000));
+        assert!(refused(given.clone())[0].len() < 300);
+        given["timestampUtc"] = json!(1);
+        assert_eq!(refused(given), ["/timestampUtc: must be a string, not a number"]);
+    }
+
+    #[test]
+    fn a_record_over_256_kib_is_refused_however_it_grows() {
+        let fits = RECORD_BYTES_MAX - event(document()).to_line().unwrap().len();
+        for (claim, good) in [
+            (format!("Out.{}", "x".repeat(fits)), true),
+            (format!("Out.{}", "x".repeat(fits + 1)), false),
+            (format!("Out.{}", "\u{1}".repeat(fits / 6 + 1)), false),
+        ] {
+            let mut given = document();
+            given["claim"] = json!(claim);
+            assert_eq!(MilestoneEvent::from_value(given, &Defaults::JSON).is_ok(), good);
+        }
+        let mut event = event(document());
+        event.claim = "x".repeat(RECORD_BYTES_MAX);
+        let mut batch = b"before\n".to_vec();
+        let error = event.write_line(&mut batch).unwrap_err().to_string();
+        assert!(error.ends_with(" bytes; at most 262144 (256 KiB) are allowed"), "{error}");
+        assert_eq!(batch, b"before\n");
+    }
+
+    #[test]
+    fn the_same_command_twice_is_the_same_content() {
+        let given = json!({
+            "milestoneId": "a", "scope": "s", "claim": "c", "riskStatus": "blocked", "nextAction": "n",
+            "evidence": [{"type": "log", "path": "p", "summary": "s"}, {"type": "pr", "path": "p", "summary": "s", "ref": "7"}]
+        });
+        let at = |millis| Defaults {
+            timestamp: Some(Timestamp::from_millis(millis)),
+            source: Source::Operator,
+            derive_id: false,
+        };
+        let (mut stored, _) = MilestoneEvent::from_value(given.clone(), &at(1)).unwrap();
+        stored.evidence[0].reference = Some("sha256:00".to_owned());
+        stored.source = Source::Agent;
+        let (again, left_out) = MilestoneEvent::from_value(given.clone(), &at(2)).unwrap();
+        assert!(again.same_content(&stored, &left_out));
+        assert!(!again.same_content(&stored, &LeftOut::default()));
+
+        for (pointer, other) in [
+            ("/claim", json!("d")),
+            ("/evidence/1/ref", json!("8")),
+            ("/evidence/0/summary", json!("t")),
+            ("/riskStatus", json!("completed")),
+        ] {
+            let mut changed = given.clone();
+            *changed.pointer_mut(pointer).unwrap() = other;
+            let (changed, left_out) = MilestoneEvent::from_value(changed, &at(1)).unwrap();
+            assert!(!changed.same_content(&stored, &left_out), "{pointer}");
+        }
+        let mut dated = given;
+        dated["timestampUtc"] = json!("1970-01-01T00:00:00.002Z");
+        let (dated, left_out) = MilestoneEvent::from_value(dated, &at(1)).unwrap();
+        assert!(!dated.same_content(&stored, &left_out), "a time that is given is compared");
+    }
+
+    #[test]
+    fn a_made_id_is_readable_and_follows_from_the_content() {
+        let made = |change: fn(&mut Value)| {
+            let mut given = document();
+            given.as_object_mut().unwrap().remove("milestoneId");
+            given["scope"] = json!(" Web: Front-End/ü ");
+            change(&mut given);
+            let flags = Defaults { timestamp: None, source: Source::Operator, derive_id: true };
+            MilestoneEvent::from_value(given, &flags).unwrap().0.milestone_id
+        };
+        let id = made(|_| ());
+        assert_eq!(id, made(|_| ()));
+        let (readable, digits) = id.rsplit_once('.').unwrap();
+        assert_eq!(readable, "Web-Front-End-ü.2026-03-01T09:05:00.000Z");
+        assert!(digits.len() == 16 && digits.bytes().all(|it| it.is_ascii_hexdigit()), "{id}");
+        assert_ne!(id, made(|it| it["claim"] = json!("In.")));
+        assert_eq!(made(|it| it["scope"] = json!("/")).split_once('.').unwrap().0, "milestone");
+        assert!(made(|it| it["scope"] = json!("日".repeat(500))).chars().count() <= 200);
+    }
+
+    #[test]
+    fn lines_that_are_no_events_are_told_in_the_words_of_the_schema() {
+        let refused = |line: &str| MilestoneEvent::from_line(line.as_bytes()).unwrap_err()[0].to_string();
+        let line = String::from_utf8(event(document()).to_line().unwrap()).unwrap();
+        assert_eq!(refused(&line.replace(",\"source\":\"agent\"", "")), "/source: is missing");
+        assert_eq!(refused(&line.replace("on-track", "fine")).split(':').next(), Some("/riskStatus"));
+        assert_eq!(refused(&line.replace("\"claim\":\"Out.\"", "\"claim\":\"  \"")), "/claim: is empty");
+        assert_eq!(
+            refused(&line.replace("release.2.4.0", "a\\u0007")).split(':').next(),
+            Some("/milestoneId")
+        );
+        assert!(refused(&line.replace("\"scope\"", "\"claim\":\"x\",\"scope\"")).contains("duplicate field"));
+        assert!(refused(line.trim_end_matches("}\n")).contains("EOF"));
+        assert!(refused(&format!("{line}{line}")).contains("trailing"));
+        assert!(refused(&line.replace(".000Z", "+00:00")).contains("/timestampUtc"));
+    }
+
+    #[test]
+    fn a_stored_line_that_only_needs_trimming_is_read() {
+        let line = String::from_utf8(event(document()).to_line().unwrap()).unwrap();
+        let untidy = line.replace("Out.", " Out. ").replace(".000Z", "Z");
+        assert_eq!(MilestoneEvent::from_line(untidy.as_bytes()).unwrap(), event(document()));
+    }
+
+    #[test]
+    fn an_evidence_flag_splits_only_before_its_names() {
+        let read = |flag| Evidence::from_flag(flag);
+        assert_eq!(
+            read("type=log,path=a,b=c.log,summary=done, at last, ref=x,ref=sha256:00").unwrap(),
+            json!({"type": "log", "path": "a,b=c.log", "summary": "done, at last, ref=x", "ref": "sha256:00"})
+        );
+        assert_eq!(
+            read("summary=s,type=doc,path=ü,ref=").unwrap(),
+            json!({"type": "doc", "path": "ü", "summary": "s", "ref": ""})
+        );
+        let refused = |flag| read(flag).unwrap_err();
+        let form = "expected type=…,path=…,summary=…[,ref=…]";
+        assert_eq!(
+            refused("typ=log,path=p,summary=s"),
+            format!("unknown name \"typ\"; did you mean \"type\"?; {form}")
+        );
+        assert_eq!(refused(""), format!("unknown name \"\"; {form}"));
+        assert_eq!(refused("deploy.log"), format!("unknown name \"deploy.log\"; {form}"));
+        assert_eq!(refused("type=log,path=p,path=q,summary=s"), format!("path= is given twice; {form}"));
+        assert_eq!(refused("type=log,path=p"), format!("summary= is missing; {form}"));
+        assert!(refused("type=log, path=p,summary=s").starts_with("type \"log, path=p\" holds a comma"));
+    }
 }

@@ -16,7 +16,7 @@
 use std::fmt;
 
 use jsonschema::{
-    JsonType, ValidationError,
+    ErrorIterator, JsonType, ValidationError,
     error::{TypeKind, ValidationErrorKind},
 };
 use serde::Serialize;
@@ -111,6 +111,9 @@ mod compiled {
     pub(super) struct Task;
 }
 
+type IsValid = fn(&Value) -> bool;
+type IterErrors = for<'a> fn(&'a Value) -> ErrorIterator<'a>;
+
 impl Schema {
     /// Checks `document`.
     ///
@@ -126,18 +129,17 @@ impl Schema {
     /// # Errors
     /// As [`Schema::validate`], those `known` among them.
     pub fn validate_after(self, document: &Value, known: Vec<FieldError>) -> Result<(), Vec<FieldError>> {
-        let (is_valid, errors): (fn(&Value) -> bool, fn(&Value) -> jsonschema::ErrorIterator<'_>) = match self
-        {
-            Schema::MilestoneEvent => {
-                (compiled::MilestoneEvent::is_valid, compiled::MilestoneEvent::iter_errors)
-            }
-            Schema::EventEnvelope => {
-                (compiled::EventEnvelope::is_valid, compiled::EventEnvelope::iter_errors)
-            }
-            Schema::IngestRequest => {
-                (compiled::IngestRequest::is_valid, compiled::IngestRequest::iter_errors)
-            }
-            Schema::Task => (compiled::Task::is_valid, compiled::Task::iter_errors),
+        // The macro gives each validator its own type.
+        macro_rules! run {
+            ($of:ident) => {
+                (compiled::$of::is_valid as IsValid, compiled::$of::iter_errors as IterErrors)
+            };
+        }
+        let (is_valid, errors) = match self {
+            Schema::MilestoneEvent => run!(MilestoneEvent),
+            Schema::EventEnvelope => run!(EventEnvelope),
+            Schema::IngestRequest => run!(IngestRequest),
+            Schema::Task => run!(Task),
         };
         // Collecting errors allocates even when there are none.
         if known.is_empty() && is_valid(document) {
@@ -201,7 +203,9 @@ impl Schema {
         };
         match error.kind() {
             ValidationErrorKind::AdditionalProperties { unexpected } => {
-                unexpected.iter().for_each(|it| unknown(it));
+                for name in unexpected {
+                    unknown(name);
+                }
             }
             ValidationErrorKind::PropertyNames { error } => {
                 unknown(error.instance().as_str().unwrap_or_default());
@@ -243,7 +247,7 @@ fn fault(kind: &ValidationErrorKind, instance: &Value) -> (u8, String) {
             (1, format!("must be {wanted}, not {}", type_of(instance)))
         }
         ValidationErrorKind::Enum { options } => (1, not_one_of(options, instance)),
-        ValidationErrorKind::MinLength { limit: 1 } => (2, "is empty".to_owned()),
+        ValidationErrorKind::MinLength { .. } if instance == "" => (2, "is empty".to_owned()),
         ValidationErrorKind::MinLength { limit } => {
             (3, format!("has {} characters; at least {limit} are needed", length(instance)))
         }
@@ -362,4 +366,110 @@ fn shown_name(name: &str) -> String {
 fn shown_part(part: &str) -> String {
     let quoted = text::quoted(part);
     quoted[1..quoted.len() - 1].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn event() -> Value {
+        json!({
+            "milestoneId": "a", "timestampUtc": "2026-03-01T09:05:00.000Z", "scope": "s", "claim": "c",
+            "evidence": [{"type": "log", "path": "p", "summary": "s"}],
+            "riskStatus": "on-track", "nextAction": "n", "source": "agent"
+        })
+    }
+
+    fn told(schema: Schema, document: &Value) -> Vec<String> {
+        schema.validate(document).err().unwrap_or_default().iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn faults_come_in_the_order_of_their_paths() {
+        let mut document = event();
+        document["evidence"] = (0..12).map(|_| json!({"type": "log", "path": "p"})).collect();
+        document["claim"] = json!(7);
+        document["milestone_id"] = json!("a");
+        document.as_object_mut().unwrap().remove("scope");
+        let errors = told(Schema::MilestoneEvent, &document);
+        assert_eq!(errors[0], "/claim: must be a string, not a number");
+        assert_eq!(errors[3], "/evidence/2/summary: is missing");
+        assert_eq!(errors[11], "/evidence/10/summary: is missing");
+        assert_eq!(
+            errors[13],
+            "/milestone_id: unknown field \"milestone_id\"; did you mean \"milestoneId\"?"
+        );
+        assert_eq!(errors[14], "/scope: is missing");
+        assert_eq!(errors, told(Schema::MilestoneEvent, &document));
+    }
+
+    #[test]
+    fn what_is_beyond_twenty_is_counted() {
+        let mut document = event();
+        for at in 0..30 {
+            document[format!("x{at:02}")] = json!(at);
+        }
+        let errors = told(Schema::MilestoneEvent, &document);
+        assert_eq!(errors.len(), 21);
+        assert_eq!(errors[0], "/x00: unknown field \"x00\"");
+        assert_eq!(errors[20], "and 10 more");
+    }
+
+    #[test]
+    fn values_and_names_are_shown_shortened_and_harmless() {
+        let mut document = event();
+        document["riskStatus"] = json!("\u{1b}[31m".repeat(1000));
+        document["\u{202e}/~".repeat(1000)] = json!("secret");
+        document["source"] = json!({"secret": 1});
+        for error in told(Schema::MilestoneEvent, &document) {
+            assert!(error.len() < 1500, "{error}");
+            assert!(!error.contains(['\u{1b}', '\u{202e}']) && !error.contains("secret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_field_has_one_fault_and_what_is_known_comes_first() {
+        let mut document = event();
+        document["timestampUtc"] = json!("");
+        assert_eq!(told(Schema::MilestoneEvent, &document), ["/timestampUtc: is empty"]);
+        let known = vec![FieldError::new("/timestampUtc", "is no time")];
+        assert_eq!(Schema::MilestoneEvent.validate_after(&document, known.clone()), Err(known.clone()));
+        assert_eq!(Schema::MilestoneEvent.validate_after(&event(), known.clone()), Err(known));
+    }
+
+    #[test]
+    fn an_event_in_a_request_is_told_of_with_its_whole_path() {
+        let mut request =
+            json!({"idempotencyKey": "k", "sentAtUtc": "2026-03-01T09:05:00Z", "event": event()});
+        assert_eq!(told(Schema::IngestRequest, &request), [""; 0]);
+        request["event"]["evidence"][0]["sumary"] = json!("s");
+        request["send"] = json!(1);
+        assert_eq!(
+            told(Schema::IngestRequest, &request),
+            [
+                "/event/evidence/0/sumary: unknown field \"sumary\"; did you mean \"summary\"?",
+                "/send: unknown field \"send\""
+            ]
+        );
+        request["event"] = Value::Null;
+        request.as_object_mut().unwrap().remove("send");
+        assert_eq!(
+            told(Schema::IngestRequest, &request),
+            ["/idempotencyKey: must begin with \"ping:\", not \"k\""]
+        );
+        request["idempotencyKey"] = json!("ping:1");
+        assert_eq!(told(Schema::IngestRequest, &request), [""; 0]);
+    }
+
+    #[test]
+    fn an_unknown_field_of_an_envelope_is_named() {
+        let document = json!({"schema_version": "1.0.0", "event-id": "x", "payload": {}});
+        let errors = told(Schema::EventEnvelope, &document);
+        assert_eq!(errors[0], "/event-id: unknown field \"event-id\"; did you mean \"event_id\"?");
+        assert_eq!(errors[1], "/event_id: is missing");
+        let errors = told(Schema::EventEnvelope, &json!({"schema_version": "2.0.0"}));
+        assert!(errors.contains(&"/schema_version: must begin with \"1.\", not \"2.0.0\"".to_owned()));
+    }
 }

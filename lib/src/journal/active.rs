@@ -86,6 +86,7 @@ impl Active {
                 return Err(reader::shorter(&active.path, active.length, active.mark.length));
             }
             active.mark = Mark { length: 0, seq: 0, head: String::new(), ..active.mark };
+            active.write_mark()?;
         }
         if active.mark.undo {
             active.undo()?;
