@@ -51,7 +51,7 @@ impl DeadLetters {
     /// Reads those of earlier runs.
     pub fn read(&self, journal: &Journal) -> Result<()> {
         let mut reader = journal.read_from(&Position::default())?;
-        while let Some(item) = reader.next()? {
+        while let Some(item) = reader.next_item()? {
             if let Item::Line { text, .. } = item {
                 self.add(text);
             }

@@ -20,7 +20,7 @@ use std::{
 use milepost::{
     Result, Timestamp,
     event::RiskStatus,
-    journal::{self, JournalName, Reader},
+    journal::{self, JournalName, Lines, Reader},
     logs::Logs,
 };
 use serde::Deserialize;
@@ -124,7 +124,7 @@ impl Feed {
     pub fn catch_up(&self) -> Result<Vec<u64>> {
         let mut reader = Reader::open_at(&self.logs, &self.name, self.state().end)?;
         let mut damaged = Vec::new();
-        while let Some(item) = reader.next()? {
+        while let Some(item) = reader.next_item()? {
             match item {
                 journal::Item::Line { offset, end, text } => {
                     if !self.learn(offset, end, text, false) {
@@ -239,15 +239,14 @@ impl Feed {
         }
         let latest::Answer::Known(places) = answer else { return Ok(Vec::new()) };
         let mut items = Vec::with_capacity(places.len());
-        let mut reader = Reader::open_at(&self.logs, &self.name, 0)?;
+        let mut lines = Lines::new(&self.logs, &self.name);
         for place in places {
             if let Some(item) = self.state().recent(place.seq) {
                 items.push(item);
                 continue;
             }
-            reader.seek(place.offset);
-            if let Some(journal::Item::Line { text, .. }) = reader.next()?
-                && let Some(item) = Item::from_line(text, self.show).filter(|it| it.seq == place.seq)
+            if let Some(line) = lines.get(place.offset)?
+                && let Some(item) = Item::from_line(&line, self.show).filter(|it| it.seq == place.seq)
             {
                 items.push(Arc::new(item));
             }
@@ -277,7 +276,7 @@ impl Feed {
         let mut reader = Reader::open_at(&self.logs, &self.name, start)?;
         let (mut items, mut bytes, mut cursor) = (Vec::new(), 0, from);
         while items.len() < PAGE_ITEMS_MAX && bytes < PAGE_BYTES_MAX && reader.offset() < until {
-            let Some(item) = reader.next()? else { break };
+            let Some(item) = reader.next_item()? else { break };
             if let journal::Item::Line { text, .. } = item
                 && let Some(item) = Item::from_line(text, self.show).filter(|it| it.seq > cursor.after)
             {
@@ -299,7 +298,7 @@ impl Feed {
 /// Adds the milestones of a scope up to the logical offset `until`.
 fn add_scope(lists: &mut Lists, reader: &mut Reader, scope: &str, until: u64) -> Result<()> {
     while reader.offset() < until
-        && let Some(item) = reader.next()?
+        && let Some(item) = reader.next_item()?
     {
         let journal::Item::Line { offset, text, .. } = item else { continue };
         let Ok(line) = serde_json::from_slice::<Line>(text) else { continue };

@@ -14,18 +14,18 @@ use milepost::{
     audit::{Action, Draft, Outcome},
     chain::Chain,
     clock,
-    index::Index,
+    index::{Index, KeysOf},
     ingest::Receipt,
-    journal::{Batch, Journal},
+    journal::{Batch, Journal, Lines},
 };
 use serde_json::{Value, json};
 
-use crate::record::{Entry, NamesOf, Refused};
+use crate::record::{Entry, Refused};
 
 /// A journal, and who is in it.
 pub struct Ledger {
     journal: Journal,
-    names_of: NamesOf,
+    names_of: KeysOf,
     index: Option<Index>,
     /// The logical offset up to which the index knows the journal.
     end: u64,
@@ -69,7 +69,7 @@ struct Found {
 
 impl Ledger {
     /// The journal, whose index is opened with the first append.
-    pub fn new(journal: Journal, names_of: NamesOf) -> Ledger {
+    pub fn new(journal: Journal, names_of: KeysOf) -> Ledger {
         Ledger { journal, names_of, index: None, end: 0 }
     }
 
@@ -95,6 +95,7 @@ impl Ledger {
         self.end = writer.end();
         let mut chain = writer.chain()?;
         let now = clock::now();
+        let mut lines = self.journal.lines();
         let mut batch = Batch::default();
         let mut pending: Vec<Pending<'_, T>> = Vec::new();
         let mut pending_names: HashMap<String, usize> = HashMap::new();
@@ -108,7 +109,7 @@ impl Ledger {
                     let Pending { entry: first, offset, receipt } = &pending[*at];
                     Some(Found { same: first.is_same(entry), offset: *offset, receipt: receipt.clone() })
                 }
-                None => find(&self.journal, &mut index, entry, &names)?,
+                None => find(&mut lines, &mut index, entry, &names)?,
             };
             decisions.push(match found {
                 Some(Found { same: true, offset, receipt }) => {
@@ -197,7 +198,7 @@ fn draft<T: Entry>(entry: &T, outcome: Outcome, detail: Value) -> Draft {
 
 /// Looks an identity up in the journal: by key first, then by the other names.
 fn find<T: Entry>(
-    journal: &Journal,
+    lines: &mut Lines,
     index: &mut Index,
     entry: &T,
     names: &[String],
@@ -205,7 +206,7 @@ fn find<T: Entry>(
     for name in names {
         for offset in index.find(name)? {
             // A hit is a hint: only the record itself is believed.
-            let Some(line) = journal.line_at(offset)? else { continue };
+            let Some(line) = lines.get(offset)? else { continue };
             let Some((stored, receipt)) = T::from_line(&line) else { continue };
             if stored.names().contains(name) {
                 return Ok(Some(Found { same: stored.is_same(entry), offset, receipt }));

@@ -47,7 +47,6 @@ use milepost::{
     logs::Logs,
     secret::SecretSource,
     signing::Verifier,
-    units::Size,
 };
 use serde_json::json;
 use tokio::{
@@ -71,7 +70,9 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     out.quiet(args.quiet);
-    let logs = open_logs(&args)?;
+    let logs = Logs::open(args.logs.as_deref(), "milestone-receive")?
+        .rotate_as(args.rotate_bytes)
+        .wait_at_most(store::LOCK_WAIT);
     let verifier = verifier(&args)?;
     // Its handlers make a second signal end the process at once; the first one is waited for in `serve`.
     let _ = cli::shutdown_flag()?;
@@ -154,25 +155,6 @@ async fn serve(
     stopper.send_replace(true);
     let ended = served.await.map_err(|it| Error::new(Kind::Io, "", "serving broke off").because(it));
     outcome.and(ended)
-}
-
-fn open_logs(args: &Args) -> Result<Logs> {
-    let logs = Logs::open(args.logs.as_deref(), "milestone-receive")?.wait_at_most(store::LOCK_WAIT);
-    Ok(match rotate_bytes(args.rotate_bytes)? {
-        Some(size) => logs.rotate_at(size.bytes()),
-        None => logs,
-    })
-}
-
-fn rotate_bytes(flag: Option<Size>) -> Result<Option<Size>> {
-    const NAME: &str = "MILESTONE_ROTATE_BYTES";
-    if flag.is_some() {
-        return Ok(flag);
-    }
-    let Some(text) = std::env::var_os(NAME).filter(|it| !it.is_empty()) else { return Ok(None) };
-    let wrong = |why: String| Error::new(Kind::Configuration, format!("${NAME}"), why);
-    let text = text.into_string().map_err(|_| wrong("is no UTF-8".into()))?;
-    text.parse().map(Some).map_err(wrong)
 }
 
 fn verifier(args: &Args) -> Result<Verifier> {

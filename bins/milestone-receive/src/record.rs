@@ -64,9 +64,6 @@ pub struct Refused {
     pub request: Value,
 }
 
-/// Gives the index's names of a line to its callback; none for a line that is no record.
-pub type NamesOf = fn(&[u8], &mut dyn FnMut(&str));
-
 /// What the journals of accepted events have in common: identity, and a line.
 pub trait Entry: Sized {
     /// The names that it is known by, each with a prefix of its kind: what the index holds.

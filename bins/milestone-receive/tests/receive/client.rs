@@ -265,13 +265,13 @@ pub fn signed_body(path: &str, key: &str, body: &[u8]) -> Request {
 
 pub fn signed_by(signer: &Signer, now: Timestamp, path: &str, key: &str, body: &[u8]) -> Request {
     let id = identity::webhook_id(&identity::trace_id(key));
-    let mut signed = signer.headers(now, &id, body);
+    let mut made = signer.headers(now, &id, body);
     // One scheme signs the bytes as they are, the other their canonical form.
     if let Ok(parsed) = serde_json::from_slice(body) {
         let canonical = canonical::to_vec(&parsed);
-        signed.openclaw_signature = signer.headers(now, &id, &canonical).openclaw_signature;
+        made.openclaw_signature = signer.headers(now, &id, &canonical).openclaw_signature;
     }
-    let mut headers = owned(&signed.pairs());
+    let mut headers = owned(&made.pairs());
     headers.push(("content-type".into(), "application/json".into()));
     Request { path: path.into(), headers, body: body.to_vec() }
 }
