@@ -48,7 +48,7 @@ use milepost::{
     secret::SecretSource,
     signing::Verifier,
 };
-use serde_json::json;
+use serde::Serialize;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Semaphore, oneshot, watch},
@@ -63,6 +63,13 @@ use crate::{
     metrics::Metrics,
     store::{Running, Store},
 };
+
+/// The result line: scripts wait for it, and learn the port.
+#[derive(Serialize)]
+struct Listening {
+    status: &'static str,
+    address: String,
+}
 
 fn main() -> ExitCode {
     cli::run_tool("milestone-receive", run)
@@ -117,7 +124,7 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
         .map_err(|it| Error::new(Kind::Temporary, "", "cannot start").because(it))?;
     let outcome = runtime.block_on(serve(app, listener, stopper, ended, || {
         out.note(format!("listening at http://{bound}, logs in {}", logs.dir().display()));
-        out.result(&json!({ "status": "listening", "address": format!("http://{bound}") }));
+        out.result(&Listening { status: "listening", address: format!("http://{bound}") });
         out.flush();
     }));
     // Connections that were cut off may still hold the store; they end with the runtime.
