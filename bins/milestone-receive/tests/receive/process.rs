@@ -157,11 +157,11 @@ fn killed_at_any_time_it_has_lost_nothing_that_it_accepted_and_holds_nothing_twi
 }
 
 #[test]
-fn a_full_disk_is_503_and_passes() {
+fn what_may_pass_is_503_until_it_has_passed() {
     let folder = Folder::new();
     let receiver = folder.start();
     receiver.emit("a", &Value::Null);
-    // A lock that is held by somebody else is what may pass too; the journal itself cannot be opened here.
+    // A journal that cannot be opened, as on a disk that fails.
     let feed = folder.file("receive/feed.jsonl");
     let aside = folder.file("aside");
     fs::copy(&feed, &aside).unwrap();
