@@ -1,1 +1,120 @@
-//! (to be written)
+//! The one piece that every tool's command line goes through: arguments in, results, messages, exit code out.
+//!
+//! A tool is `fn main() -> ExitCode { cli::run_tool("its-name", run) }` and a function
+//! `fn run(args: Args, out: &mut Output) -> Result<Verdict>`, where `Args` derives argh's `FromArgs` and
+//! `ArgsInfo`. Each tool declares `--logs` and `--quiet` itself (argh cannot share fields); `--help` and
+//! `--version` are answered here.
+//!
+//! # Invariants
+//! - The exit code says what happened (`Kind::exit_code`); results that could not be written are 74.
+//! - Nothing is done when standard output was closed at start: nobody could get the acknowledgement.
+//! - Nothing panics on what comes from outside; a panic is a bug, said in one line, exit 70 (`EX_SOFTWARE`).
+//!
+//! Parts: `arguments` (what people write), `help`, `output` (results), `messages` (words for people),
+//! `streams` (closed descriptors, whole writes), `signals`, `verdict` (which exit code wins).
+
+mod arguments;
+mod help;
+mod messages;
+mod output;
+mod signals;
+mod streams;
+mod verdict;
+
+use std::{
+    any::Any,
+    env,
+    panic::{self, AssertUnwindSafe, PanicHookInfo},
+    process::ExitCode,
+};
+
+use argh::{ArgsInfo, TopLevelCommand};
+
+use self::arguments::Request;
+pub use self::{
+    messages::Messages, output::Output, signals::shutdown_flag, streams::stdin_is_closed, verdict::Verdict,
+};
+use crate::{Error, Kind, Result};
+
+/// `EX_SOFTWARE` of sysexits: a bug of ours.
+const EXIT_BUG: u8 = 70;
+
+/// Runs a tool: reads its arguments, calls `run`, reports what went wrong, and makes the exit code.
+///
+/// `run` says each failure that it can go on after (with [`Output::error`]) and counts it in its
+/// [`Verdict`]; the one that stops it, it returns.
+pub fn run_tool<A>(tool: &'static str, run: impl FnOnce(A, &mut Output) -> Result<Verdict>) -> ExitCode
+where
+    A: TopLevelCommand + ArgsInfo,
+{
+    let messages = Messages::new(tool);
+    report_bugs(messages);
+    let mut out = Output::new(messages);
+    let outcome = panic::catch_unwind(AssertUnwindSafe(|| start(tool, run, &mut out)));
+
+    let code = match outcome {
+        Ok(Ok(verdict)) => finished(out, verdict, messages),
+        Ok(Err(error)) => {
+            let failed = Verdict::Failed(error.kind());
+            out.error(error);
+            finished(out, failed, messages)
+        }
+        Err(_bug) => {
+            // What was acknowledged before it is still true, and the caller should know.
+            out.flush();
+            EXIT_BUG
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn start<A>(
+    tool: &'static str,
+    run: impl FnOnce(A, &mut Output) -> Result<Verdict>,
+    out: &mut Output,
+) -> Result<Verdict>
+where
+    A: TopLevelCommand + ArgsInfo,
+{
+    if streams::stdout_is_closed() {
+        let error =
+            Error::new(Kind::Io, "stdout", "is closed, so results cannot be written and nothing was done");
+        return Err(error.cure("to drop results, send them to /dev/null"));
+    }
+    signals::survive_file_size_limit()?;
+    match arguments::parse(tool, env::args_os().skip(1))? {
+        Request::Run(args) => return run(args, out),
+        Request::Help => out.raw(help::help(tool, &A::get_args_info()).as_bytes()),
+        Request::Version => out.raw(help::version(tool).as_bytes()),
+    }
+    Ok(Verdict::Done)
+}
+
+fn finished(out: Output, mut verdict: Verdict, messages: Messages) -> u8 {
+    if let Err(error) = out.finish() {
+        messages.error(&error);
+        verdict.add(error.kind());
+    }
+    verdict.exit_code()
+}
+
+/// Makes a panic one line like every other message. `RUST_BACKTRACE` adds what a developer wants.
+fn report_bugs(messages: Messages) {
+    let with_backtrace = panic::take_hook();
+    panic::set_hook(Box::new(move |bug: &PanicHookInfo<'_>| {
+        let place = bug.location().map_or_else(String::new, |it| format!(" at {}:{}", it.file(), it.line()));
+        let what = text_of(bug.payload());
+        messages.error(format!("a bug in this program{place}: {what}; please report it"));
+        if env::var_os("RUST_BACKTRACE").is_some_and(|it| it != "0") {
+            with_backtrace(bug);
+        }
+    }));
+}
+
+fn text_of(payload: &dyn Any) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no description")
+}

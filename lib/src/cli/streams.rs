@@ -1,0 +1,74 @@
+//! Standard input and output as the caller gave them, seen before Rust's runtime repairs them.
+//!
+//! When file descriptor 0, 1 or 2 is closed at start, the runtime opens `/dev/null` there. Results then
+//! vanish and the tool still exits 0: an acknowledgement nobody got. `/dev/null` itself proves nothing,
+//! since many callers pass it on purpose, so the look must come before `main`.
+//!
+//! # Invariants
+//! - The look happens once, before `main`, and takes two `fcntl` calls.
+//! - A descriptor opened for the wrong direction counts as closed.
+
+use std::{
+    io,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    fd::BorrowedFd,
+    fs::{OFlags, fcntl_getfl},
+    io::Errno,
+    stdio,
+};
+
+static STDIN_IS_CLOSED: AtomicBool = AtomicBool::new(false);
+static STDOUT_IS_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether standard input was closed when the process started: there is no input, not an empty one.
+pub fn stdin_is_closed() -> bool {
+    STDIN_IS_CLOSED.load(Relaxed)
+}
+
+/// Whether standard output was closed when the process started: no result can reach anybody.
+pub fn stdout_is_closed() -> bool {
+    STDOUT_IS_CLOSED.load(Relaxed)
+}
+
+extern "C" fn look() {
+    let unusable =
+        |stream, wrong_way| fcntl_getfl(stream).map_or(true, |it| it & OFlags::RWMODE == wrong_way);
+    STDIN_IS_CLOSED.store(unusable(stdio::stdin(), OFlags::WRONLY), Relaxed);
+    STDOUT_IS_CLOSED.store(unusable(stdio::stdout(), OFlags::RDONLY), Relaxed);
+}
+
+#[used]
+#[expect(
+    unsafe_code,
+    reason = "the loader calls what stands in this section before the runtime starts; \
+              `look` only makes system calls and stores two atomics, so it needs no runtime"
+)]
+#[unsafe(link_section = ".init_array")]
+static LOOK_BEFORE_MAIN: extern "C" fn() = look;
+
+/// Writes all of `bytes` to `stream`, past interruptions and short writes.
+///
+/// Standard streams are shared with other processes, one of which may have made them non-blocking;
+/// waiting is then for us to do.
+///
+/// # Errors
+/// The failed write, for example `EPIPE`, `ENOSPC`, `EFBIG`; part of `bytes` may have been written.
+pub(super) fn write_all(stream: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match rustix::io::write(stream, bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => bytes = &bytes[written..],
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => match poll(&mut [PollFd::new(&stream, PollFlags::OUT)], None) {
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(cause) => return Err(cause.into()),
+            },
+            Err(cause) => return Err(cause.into()),
+        }
+    }
+    Ok(())
+}

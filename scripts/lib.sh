@@ -1,0 +1,61 @@
+# shellcheck shell=bash
+# What the scripts share: where we are, what we say, what we need. To be sourced by bash, right after `set -eu`.
+
+# The root of the repository; every script works from there.
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$ROOT" || exit
+
+# rustup puts cargo here, and a cron job or a service does not have it in its PATH.
+case ":$PATH:" in
+*":${CARGO_HOME:-$HOME/.cargo}/bin:"*) ;;
+*) PATH=$PATH:${CARGO_HOME:-$HOME/.cargo}/bin ;;
+esac
+
+# Says something to the person who watches, apart from what the programs say.
+say() {
+  printf '%s: %s\n' "${0##*/}" "$*" >&2
+}
+
+# Gives up.
+die() {
+  say "$*"
+  exit 1
+}
+
+# Makes sure that programs are there: "need jq shellcheck". Each is a Debian package of the same name.
+need() {
+  local missing=() program
+  for program in "$@"; do
+    command -v "$program" >/dev/null || missing+=("$program")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "installing ${missing[*]}"
+    apt_get install "${missing[@]}" || { apt_get update && apt_get install "${missing[@]}"; } ||
+      die "cannot install ${missing[*]} with apt-get"
+  else
+    die "not installed: ${missing[*]}; as root, run: apt-get install ${missing[*]}"
+  fi
+}
+
+apt_get() {
+  DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends "$@" >/dev/null
+}
+
+# Makes sure that Rust is there, of the version that rust-toolchain.toml names (rustup fetches it if need be),
+# and that there is a folder to build in.
+need_rust() {
+  command -v cargo >/dev/null || die "cargo is not installed; see https://rustup.rs"
+  need_linker
+  if [ -z "${CARGO_TARGET_DIR:-}" ] && [ -e target ] && ! [ -w target ]; then
+    # Somebody else, often root, has built here before.
+    CARGO_TARGET_DIR=${TMPDIR:-/tmp}/milepost-target-$(id -u)
+    export CARGO_TARGET_DIR
+    say "$ROOT/target belongs to somebody else; building in $CARGO_TARGET_DIR"
+  fi
+}
+
+# Rust links with the system's C compiler, and one dependency compiles C.
+need_linker() {
+  command -v cc >/dev/null || need gcc
+}
