@@ -1,1 +1,684 @@
-//! (to be written)
+//! A milestone event: one verified milestone, the record of `milestones.jsonl`.
+//!
+//! # Invariants
+//! - A [`MilestoneEvent`] is normalised and valid: its text is trimmed and not empty, its time has whole
+//!   milliseconds, its id has no control characters, it has evidence, and it fits into one record.
+//! - It is written as one line of JSON with its fields in the order of `milestone-event.v1.json`; the same
+//!   event always gives the same bytes.
+//! - What a caller left out is filled in once, here, and remembered in [`LeftOut`], so that the same
+//!   command given twice is a duplicate and no conflict.
+//!
+//! Not here: the rules of the schema (`schema`), reading JSON (`json`), whether evidence exists
+//! (`evidence`), how events travel (`envelope`).
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    Timestamp,
+    identity::hex,
+    schema::{FieldError, Schema},
+    text,
+};
+
+/// Bytes that one record may take as a line, its newline included.
+pub const RECORD_BYTES_MAX: usize = 256 * 1024;
+
+/// A milestone as it is stored and sent. Field order is the order on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MilestoneEvent {
+    /// Its name for ever: 1 to 200 characters, no controls.
+    pub milestone_id: String,
+    /// When it happened.
+    #[serde(deserialize_with = "utc")]
+    pub timestamp_utc: Timestamp,
+    /// The part of the work; events of one scope are delivered in order.
+    pub scope: String,
+    /// What has been reached.
+    pub claim: String,
+    /// What shows it; at least one.
+    pub evidence: Vec<Evidence>,
+    /// How the work stands.
+    pub risk_status: RiskStatus,
+    /// What comes next.
+    pub next_action: String,
+    /// Who reports it.
+    pub source: Source,
+}
+
+/// One thing that shows that a claim is true.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evidence {
+    /// What kind of thing.
+    #[serde(rename = "type")]
+    pub kind: EvidenceType,
+    /// Where it is.
+    pub path: String,
+    /// What it shows.
+    pub summary: String,
+    /// Which state of it: a commit's id, or `sha256:` and 64 hex digits of a file.
+    #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+}
+
+/// Kinds of evidence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum EvidenceType {
+    Doc,
+    Commit,
+    Issue,
+    Pr,
+    Runbook,
+    Metric,
+    Log,
+}
+
+/// How the work stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum RiskStatus {
+    OnTrack,
+    AtRisk,
+    Blocked,
+    Completed,
+}
+
+/// Who reports a milestone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Source {
+    Orchestrator,
+    Agent,
+    Operator,
+}
+
+impl EvidenceType {
+    /// The word in the record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            EvidenceType::Doc => "doc",
+            EvidenceType::Commit => "commit",
+            EvidenceType::Issue => "issue",
+            EvidenceType::Pr => "pr",
+            EvidenceType::Runbook => "runbook",
+            EvidenceType::Metric => "metric",
+            EvidenceType::Log => "log",
+        }
+    }
+}
+
+impl Source {
+    /// The word in the record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Orchestrator => "orchestrator",
+            Source::Agent => "agent",
+            Source::Operator => "operator",
+        }
+    }
+}
+
+/// What stands for a field that the input leaves out.
+#[derive(Clone, Copy, Debug)]
+pub struct Defaults {
+    /// `timestampUtc`; with `None` the field is required.
+    pub timestamp: Option<Timestamp>,
+    /// `source`.
+    pub source: Source,
+    /// Whether an absent `milestoneId` is derived from scope, time and content; else it is required.
+    pub derive_id: bool,
+}
+
+impl Defaults {
+    /// What JSON may leave out, in a file, on stdin or in a request: the source, which is orchestrator.
+    pub const JSON: Defaults = Defaults { timestamp: None, source: Source::Orchestrator, derive_id: false };
+}
+
+/// Which fields the caller left out: they are filled in, and not compared with what is stored (J8).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// `timestampUtc`.
+    pub timestamp: bool,
+    /// `source`.
+    pub source: bool,
+    /// `ref` of each evidence, in order.
+    pub refs: Vec<bool>,
+}
+
+impl MilestoneEvent {
+    /// Makes an event of a JSON document: normalises, fills in, validates.
+    ///
+    /// # Errors
+    /// Every fault of the document, ordered by field; as [`Schema::validate`].
+    pub fn from_value(
+        mut document: Value,
+        defaults: &Defaults,
+    ) -> Result<(MilestoneEvent, LeftOut), Vec<FieldError>> {
+        let derive_id = defaults.derive_id && document.get("milestoneId").is_none();
+        if derive_id && let Value::Object(fields) = &mut document {
+            // Stands in until the content that the id is made of is known to be valid.
+            fields.insert("milestoneId".to_owned(), Value::from("-"));
+        }
+        let (left_out, errors) = normalise(&mut document, defaults);
+        Schema::MilestoneEvent.validate_after(&document, errors)?;
+        let mut event = MilestoneEvent::from_valid(document)?;
+        if derive_id {
+            event.milestone_id = event.derived_id();
+        }
+        Ok((event, left_out))
+    }
+
+    /// Makes an event of a document that is normalised and valid by the schema, such as the `event` of a
+    /// checked ingest request.
+    ///
+    /// # Errors
+    /// When it is neither, or takes more than [`RECORD_BYTES_MAX`].
+    pub fn from_valid(document: Value) -> Result<MilestoneEvent, Vec<FieldError>> {
+        let event: MilestoneEvent =
+            serde_json::from_value(document).map_err(|it| vec![FieldError::of_serde("", &it)])?;
+        // Escaping makes six bytes of one at most. Counting exactly costs as much as writing.
+        if event.text_bytes() * 6 + 1024 > RECORD_BYTES_MAX {
+            event.write_line(&mut Vec::new()).map_err(|it| vec![it])?;
+        }
+        Ok(event)
+    }
+
+    /// Reads a line of `milestones.jsonl`, with or without its newline.
+    ///
+    /// # Errors
+    /// What is wrong with it; nothing is filled in.
+    pub fn from_line(line: &[u8]) -> Result<MilestoneEvent, Vec<FieldError>> {
+        if line.len() > RECORD_BYTES_MAX {
+            return Err(vec![too_long(line.len())]);
+        }
+        let event: MilestoneEvent = match serde_json::from_slice(line) {
+            Ok(event) => event,
+            Err(cause) => return Err(faults_of(line, &cause)),
+        };
+        if event.is_normal() {
+            return Ok(event);
+        }
+        // Not written by milestone-emit. It is judged as if it came just now.
+        let document = serde_json::to_value(&event).map_err(|it| vec![FieldError::of_serde("", &it)])?;
+        MilestoneEvent::from_value(document, &Defaults::JSON).map(|(event, _)| event)
+    }
+
+    /// The record: one line of JSON with its newline.
+    ///
+    /// # Errors
+    /// When it takes more than [`RECORD_BYTES_MAX`].
+    pub fn to_line(&self) -> Result<Vec<u8>, FieldError> {
+        let mut line = Vec::with_capacity(self.text_bytes() + 256);
+        self.write_line(&mut line)?;
+        Ok(line)
+    }
+
+    /// Appends the record to `batch`, as [`MilestoneEvent::to_line`] does; on an error nothing is appended.
+    ///
+    /// # Errors
+    /// When it takes more than [`RECORD_BYTES_MAX`].
+    pub fn write_line(&self, batch: &mut Vec<u8>) -> Result<(), FieldError> {
+        let start = batch.len();
+        // Writing into memory cannot fail, and every value has a JSON form.
+        let written = serde_json::to_writer(&mut *batch, self);
+        batch.push(b'\n');
+        let bytes = batch.len() - start;
+        if let Err(cause) = written {
+            batch.truncate(start);
+            return Err(FieldError::of_serde("", &cause));
+        }
+        if bytes > RECORD_BYTES_MAX {
+            batch.truncate(start);
+            return Err(too_long(bytes));
+        }
+        Ok(())
+    }
+
+    /// Whether this is what is `stored`, when what the caller left out is not compared (J8).
+    pub fn same_content(&self, stored: &MilestoneEvent, left_out: &LeftOut) -> bool {
+        let same_evidence = |at: usize, ours: &Evidence, theirs: &Evidence| {
+            let no_ref = left_out.refs.get(at).copied().unwrap_or(false);
+            ours.kind == theirs.kind
+                && ours.path == theirs.path
+                && ours.summary == theirs.summary
+                && (no_ref || ours.reference == theirs.reference)
+        };
+        self.milestone_id == stored.milestone_id
+            && (left_out.timestamp || self.timestamp_utc == stored.timestamp_utc)
+            && self.scope == stored.scope
+            && self.claim == stored.claim
+            && self.evidence.len() == stored.evidence.len()
+            && (0..)
+                .zip(self.evidence.iter().zip(&stored.evidence))
+                .all(|(at, (a, b))| same_evidence(at, a, b))
+            && self.risk_status == stored.risk_status
+            && self.next_action == stored.next_action
+            && (left_out.source || self.source == stored.source)
+    }
+
+    /// An id made from scope, time and content: `{scope}.{timestamp}.{16 hex digits}`, readable, and the
+    /// same for the same event. The digits are from SHA-256 over the record with an empty id, before
+    /// evidence is verified.
+    fn derived_id(&self) -> String {
+        /// With time, digits and dots well below the 200 characters of an id.
+        const SCOPE_CHARS_MAX: usize = 64;
+        let mut scope = String::new();
+        for it in self.scope.chars().take(SCOPE_CHARS_MAX) {
+            match it {
+                it if it.is_alphanumeric() => scope.push(it),
+                _ if scope.ends_with('-') => {}
+                _ => scope.push('-'),
+            }
+        }
+        let nameless = MilestoneEvent { milestone_id: String::new(), ..self.clone() };
+        let digest = Sha256::digest(serde_json::to_vec(&nameless).unwrap_or_default());
+        let scope = match scope.trim_matches('-') {
+            "" => "milestone",
+            scope => scope,
+        };
+        format!("{scope}.{}.{}", self.timestamp_utc, hex(&digest[..8]))
+    }
+
+    /// Whether nothing is left for normalising and validating to do, but for what serde has seen to.
+    fn is_normal(&self) -> bool {
+        let normal = |it: &str| !it.is_empty() && text::trim(it).len() == it.len();
+        normal(&self.milestone_id)
+            && self.milestone_id.chars().count() <= 200
+            && !self.milestone_id.contains(char::is_control)
+            && normal(&self.scope)
+            && normal(&self.claim)
+            && normal(&self.next_action)
+            && !self.evidence.is_empty()
+            && self.evidence.iter().all(|it| {
+                normal(&it.path) && normal(&it.summary) && it.reference.as_deref().is_none_or(normal)
+            })
+    }
+
+    /// Bytes of all text that is not of fixed length, before escaping.
+    fn text_bytes(&self) -> usize {
+        let evidence = |it: &Evidence| {
+            // The names of an evidence's fields, its type and punctuation take less than 64.
+            it.path.len() + it.summary.len() + it.reference.as_ref().map_or(0, String::len) + 64
+        };
+        self.milestone_id.len()
+            + self.scope.len()
+            + self.claim.len()
+            + self.next_action.len()
+            + self.evidence.iter().map(evidence).sum::<usize>()
+    }
+}
+
+impl Evidence {
+    /// Reads the flag `--evidence type=log,path=…,summary=…[,ref=…]` into the JSON of one evidence. A comma
+    /// splits only right before one of the four names, so that paths and sentences may hold commas.
+    ///
+    /// # Errors
+    /// A sentence for people: a name that is unknown, given twice or missing.
+    pub fn from_flag(flag: &str) -> Result<Value, String> {
+        const NAMES: [&str; 4] = ["type", "path", "summary", "ref"];
+        const FORM: &str = "expected type=…,path=…,summary=…[,ref=…]";
+        let name_at = |at: usize| {
+            NAMES.into_iter().find(|name| {
+                flag[at..].strip_prefix(name).is_some_and(|rest| rest.starts_with('='))
+                    && (at == 0 || flag.as_bytes()[at - 1] == b',')
+            })
+        };
+        let mut starts = flag.char_indices().filter_map(|(at, _)| Some((at, name_at(at)?))).peekable();
+        if starts.peek().is_none_or(|(at, _)| *at > 0) {
+            let word = flag.split(['=', ',']).next().unwrap_or_default();
+            let meant = text::nearest(word, NAMES).filter(|_| !word.is_empty());
+            let hint = meant.map(|it| format!("; did you mean \"{it}\"?")).unwrap_or_default();
+            return Err(format!("unknown name {}{hint}; {FORM}", text::quoted(word)));
+        }
+        let mut evidence = Map::new();
+        while let Some((at, name)) = starts.next() {
+            let end = starts.peek().map_or(flag.len(), |(next, _)| next - 1);
+            let value = &flag[at + name.len() + 1..end];
+            if name == "type" && value.contains(',') {
+                let shown = text::quoted(value);
+                return Err(format!(
+                    "type {shown} holds a comma; a comma splits only right before type=, path=, summary= and ref="
+                ));
+            }
+            if evidence.insert(name.to_owned(), Value::from(value)).is_some() {
+                return Err(format!("{name}= is given twice; {FORM}"));
+            }
+        }
+        match ["type", "path", "summary"].into_iter().find(|it| !evidence.contains_key(*it)) {
+            Some(name) => Err(format!("{name}= is missing; {FORM}")),
+            None => Ok(Value::Object(evidence)),
+        }
+    }
+}
+
+/// Brings an event's document into the form that everybody agrees on: text trimmed, time in milliseconds,
+/// empty `ref`s dropped, `defaults` for what is absent. Says what was left out, and what no schema can see.
+/// Call it before the document is validated.
+pub fn normalise(document: &mut Value, defaults: &Defaults) -> (LeftOut, Vec<FieldError>) {
+    let mut left_out = LeftOut::default();
+    let mut errors = Vec::new();
+    let Value::Object(fields) = document else {
+        return (left_out, errors);
+    };
+    fields.values_mut().for_each(trim);
+    if let Some(Value::Array(evidence)) = fields.get_mut("evidence") {
+        for it in evidence {
+            let Value::Object(it) = it else {
+                left_out.refs.push(false);
+                continue;
+            };
+            it.values_mut().for_each(trim);
+            if it.get("ref").is_some_and(|it| it == "") {
+                it.remove("ref");
+            }
+            left_out.refs.push(!it.contains_key("ref"));
+        }
+    }
+    match fields.get_mut("timestampUtc") {
+        Some(Value::String(given)) => match Timestamp::parse_utc(given) {
+            Ok(time) => {
+                if given.len() != TIMESTAMP_BYTES {
+                    *given = time.to_string();
+                }
+            }
+            Err(message) => errors.push(FieldError::new("/timestampUtc", no_time(given, message))),
+        },
+        Some(_) => {}
+        None => {
+            if let Some(time) = defaults.timestamp {
+                fields.insert("timestampUtc".to_owned(), Value::from(time.to_string()));
+                left_out.timestamp = true;
+            }
+        }
+    }
+    if !fields.contains_key("source") {
+        fields.insert("source".to_owned(), Value::from(defaults.source.as_str()));
+        left_out.source = true;
+    }
+    if let Some(Value::String(id)) = fields.get("milestoneId")
+        && let Some(control) = id.chars().find(|it| it.is_control())
+    {
+        let message = format!("holds a control character (U+{:04X})", u32::from(control));
+        errors.push(FieldError::new("/milestoneId", message));
+    }
+    (left_out, errors)
+}
+
+/// Length of a time in its one form, `YYYY-MM-DDTHH:MM:SS.sssZ`: text that parses and is as long is that.
+const TIMESTAMP_BYTES: usize = 24;
+
+fn trim(value: &mut Value) {
+    if let Value::String(it) = value {
+        let trimmed = text::trim(it);
+        if trimmed.len() < it.len() {
+            *it = trimmed.to_owned();
+        }
+    }
+}
+
+fn no_time(given: &str, message: String) -> String {
+    const SHOWN_BYTES_MAX: usize = 40;
+    if given.len() <= SHOWN_BYTES_MAX {
+        return message;
+    }
+    format!("{} is no RFC 3339 time: expected YYYY-MM-DDTHH:MM:SSZ", text::quoted(given))
+}
+
+fn too_long(bytes: usize) -> FieldError {
+    FieldError::new(
+        "",
+        format!("the record takes {bytes} bytes; at most {RECORD_BYTES_MAX} (256 KiB) are allowed"),
+    )
+}
+
+/// What is wrong with a line that is no event: in the words of the schema where they reach.
+fn faults_of(line: &[u8], cause: &serde_json::Error) -> Vec<FieldError> {
+    let errors = match serde_json::from_slice::<Value>(line) {
+        // The document is looked at as it stands: a record has all its fields.
+        Ok(document) => Schema::MilestoneEvent.validate(&document).err(),
+        Err(_) => None,
+    };
+    errors.unwrap_or_else(|| vec![FieldError::of_serde("", cause)])
+}
+
+fn utc<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
+    let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+    Timestamp::parse_utc(&text).map_err(|it| de::Error::custom(no_time(&text, it)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn document() -> Value {
+        json!({
+            "milestoneId": "release.2.4.0", "timestampUtc": "2026-03-01T09:05:00.000Z", "scope": "runtime",
+            "claim": "Out.", "evidence": [{"type": "log", "path": "deploy.log", "summary": "deployed"}],
+            "riskStatus": "on-track", "nextAction": "Watch.", "source": "agent"
+        })
+    }
+
+    fn event(document: Value) -> MilestoneEvent {
+        MilestoneEvent::from_value(document, &Defaults::JSON).unwrap().0
+    }
+
+    fn refused(document: Value) -> Vec<String> {
+        let errors = MilestoneEvent::from_value(document, &Defaults::JSON).unwrap_err();
+        errors.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_record_is_one_line_with_its_fields_in_order() {
+        let line = String::from_utf8(event(document()).to_line().unwrap()).unwrap();
+        assert_eq!(
+            line,
+            "{\"milestoneId\":\"release.2.4.0\",\"timestampUtc\":\"2026-03-01T09:05:00.000Z\",\
+             \"scope\":\"runtime\",\"claim\":\"Out.\",\"evidence\":[{\"type\":\"log\",\"path\":\"deploy.log\",\
+             \"summary\":\"deployed\"}],\"riskStatus\":\"on-track\",\"nextAction\":\"Watch.\",\"source\":\"agent\"}\n"
+        );
+        assert_eq!(MilestoneEvent::from_line(line.as_bytes()).unwrap(), event(document()));
+        assert_eq!(MilestoneEvent::from_line(line.trim_end().as_bytes()).unwrap(), event(document()));
+    }
+
+    #[test]
+    fn text_is_trimmed_time_cut_and_an_empty_ref_dropped() {
+        let mut given = document();
+        given["claim"] = json!("\u{feff} Out.\r\n");
+        given["milestoneId"] = json!("\trelease.2.4.0\u{85}");
+        given["timestampUtc"] = json!(" 2026-03-01T09:05Z ");
+        given["riskStatus"] = json!("on-track ");
+        given["evidence"][0]["path"] = json!(" deploy.log");
+        given["evidence"][0]["ref"] = json!(" \n");
+        let (event, left_out) = MilestoneEvent::from_value(given, &Defaults::JSON).unwrap();
+        assert_eq!(event, self::event(document()));
+        assert_eq!(left_out, LeftOut { timestamp: false, source: false, refs: vec![true] });
+    }
+
+    #[test]
+    fn what_is_only_space_is_empty() {
+        let mut given = document();
+        given["claim"] = json!(" \u{a0}\u{3000}\u{feff}");
+        given["evidence"][0]["summary"] = json!("\n");
+        assert_eq!(refused(given), ["/claim: is empty", "/evidence/0/summary: is empty"]);
+    }
+
+    #[test]
+    fn json_may_leave_out_the_source_and_nothing_else() {
+        let mut given = document();
+        given.as_object_mut().unwrap().remove("source");
+        let (event, left_out) = MilestoneEvent::from_value(given.clone(), &Defaults::JSON).unwrap();
+        assert_eq!((event.source, left_out.source), (Source::Orchestrator, true));
+        given.as_object_mut().unwrap().remove("timestampUtc");
+        given.as_object_mut().unwrap().remove("milestoneId");
+        assert_eq!(refused(given.clone()), ["/milestoneId: is missing", "/timestampUtc: is missing"]);
+
+        let now = Timestamp::from_millis(7);
+        let flags = Defaults { timestamp: Some(now), source: Source::Operator, derive_id: true };
+        let (event, left_out) = MilestoneEvent::from_value(given.clone(), &flags).unwrap();
+        assert_eq!((event.source, event.timestamp_utc), (Source::Operator, now));
+        assert_eq!(left_out, LeftOut { timestamp: true, source: true, refs: vec![true] });
+        given["source"] = Value::Null;
+        assert!(MilestoneEvent::from_value(given, &flags).is_err());
+    }
+
+    #[test]
+    fn ids_have_no_control_characters_and_at_most_200_others() {
+        for bad in ["a\nb", "a\u{0}b", "a\u{7f}b", "a\u{9b}b"] {
+            let mut given = document();
+            given["milestoneId"] = json!(bad);
+            let code = u32::from(bad.chars().nth(1).unwrap());
+            assert_eq!(refused(given), [format!("/milestoneId: holds a control character (U+{code:04X})")]);
+        }
+        for (length, good) in [(200, true), (201, false)] {
+            let mut given = document();
+            given["milestoneId"] = json!("é".repeat(length));
+            assert_eq!(MilestoneEvent::from_value(given, &Defaults::JSON).is_ok(), good);
+        }
+    }
+
+    #[test]
+    fn a_time_that_is_none_is_told_in_full_and_short() {
+        let mut given = document();
+        given["timestampUtc"] = json!("2026-03-01T09:05:00+01:00");
+        assert_eq!(
+            refused(given.clone()),
+            ["/timestampUtc: \"2026-03-01T09:05:00+01:00\" must be in UTC and end in Z"]
+        );
+        given["timestampUtc"] = json!("x".repeat(100_000));
+        assert!(refused(given.clone())[0].len() < 300);
+        given["timestampUtc"] = json!(1);
+        assert_eq!(refused(given), ["/timestampUtc: must be a string, not a number"]);
+    }
+
+    #[test]
+    fn a_record_over_256_kib_is_refused_however_it_grows() {
+        let fits = RECORD_BYTES_MAX - event(document()).to_line().unwrap().len();
+        for (claim, good) in [
+            (format!("Out.{}", "x".repeat(fits)), true),
+            (format!("Out.{}", "x".repeat(fits + 1)), false),
+            (format!("Out.{}", "\u{1}".repeat(fits / 6 + 1)), false),
+        ] {
+            let mut given = document();
+            given["claim"] = json!(claim);
+            assert_eq!(MilestoneEvent::from_value(given, &Defaults::JSON).is_ok(), good);
+        }
+        let mut event = event(document());
+        event.claim = "x".repeat(RECORD_BYTES_MAX);
+        let mut batch = b"before\n".to_vec();
+        let error = event.write_line(&mut batch).unwrap_err().to_string();
+        assert!(error.ends_with(" bytes; at most 262144 (256 KiB) are allowed"), "{error}");
+        assert_eq!(batch, b"before\n");
+    }
+
+    #[test]
+    fn the_same_command_twice_is_the_same_content() {
+        let given = json!({
+            "milestoneId": "a", "scope": "s", "claim": "c", "riskStatus": "blocked", "nextAction": "n",
+            "evidence": [{"type": "log", "path": "p", "summary": "s"}, {"type": "pr", "path": "p", "summary": "s", "ref": "7"}]
+        });
+        let at = |millis| Defaults {
+            timestamp: Some(Timestamp::from_millis(millis)),
+            source: Source::Operator,
+            derive_id: false,
+        };
+        let (mut stored, _) = MilestoneEvent::from_value(given.clone(), &at(1)).unwrap();
+        stored.evidence[0].reference = Some("sha256:00".to_owned());
+        stored.source = Source::Agent;
+        let (again, left_out) = MilestoneEvent::from_value(given.clone(), &at(2)).unwrap();
+        assert!(again.same_content(&stored, &left_out));
+        assert!(!again.same_content(&stored, &LeftOut::default()));
+
+        for (pointer, other) in [
+            ("/claim", json!("d")),
+            ("/evidence/1/ref", json!("8")),
+            ("/evidence/0/summary", json!("t")),
+            ("/riskStatus", json!("completed")),
+        ] {
+            let mut changed = given.clone();
+            *changed.pointer_mut(pointer).unwrap() = other;
+            let (changed, left_out) = MilestoneEvent::from_value(changed, &at(1)).unwrap();
+            assert!(!changed.same_content(&stored, &left_out), "{pointer}");
+        }
+        let mut dated = given;
+        dated["timestampUtc"] = json!("1970-01-01T00:00:00.002Z");
+        let (dated, left_out) = MilestoneEvent::from_value(dated, &at(1)).unwrap();
+        assert!(!dated.same_content(&stored, &left_out), "a time that is given is compared");
+    }
+
+    #[test]
+    fn a_made_id_is_readable_and_follows_from_the_content() {
+        let made = |change: fn(&mut Value)| {
+            let mut given = document();
+            given.as_object_mut().unwrap().remove("milestoneId");
+            given["scope"] = json!(" Web: Front-End/ü ");
+            change(&mut given);
+            let flags = Defaults { timestamp: None, source: Source::Operator, derive_id: true };
+            MilestoneEvent::from_value(given, &flags).unwrap().0.milestone_id
+        };
+        let id = made(|_| ());
+        assert_eq!(id, made(|_| ()));
+        let (readable, digits) = id.rsplit_once('.').unwrap();
+        assert_eq!(readable, "Web-Front-End-ü.2026-03-01T09:05:00.000Z");
+        assert!(digits.len() == 16 && digits.bytes().all(|it| it.is_ascii_hexdigit()), "{id}");
+        assert_ne!(id, made(|it| it["claim"] = json!("In.")));
+        assert_eq!(made(|it| it["scope"] = json!("/")).split_once('.').unwrap().0, "milestone");
+        assert!(made(|it| it["scope"] = json!("日".repeat(500))).chars().count() <= 200);
+    }
+
+    #[test]
+    fn lines_that_are_no_events_are_told_in_the_words_of_the_schema() {
+        let refused = |line: &str| MilestoneEvent::from_line(line.as_bytes()).unwrap_err()[0].to_string();
+        let line = String::from_utf8(event(document()).to_line().unwrap()).unwrap();
+        assert_eq!(refused(&line.replace(",\"source\":\"agent\"", "")), "/source: is missing");
+        assert_eq!(refused(&line.replace("on-track", "fine")).split(':').next(), Some("/riskStatus"));
+        assert_eq!(refused(&line.replace("\"claim\":\"Out.\"", "\"claim\":\"  \"")), "/claim: is empty");
+        assert_eq!(
+            refused(&line.replace("release.2.4.0", "a\\u0007")).split(':').next(),
+            Some("/milestoneId")
+        );
+        assert!(refused(&line.replace("\"scope\"", "\"claim\":\"x\",\"scope\"")).contains("duplicate field"));
+        assert!(refused(line.trim_end_matches("}\n")).contains("EOF"));
+        assert!(refused(&format!("{line}{line}")).contains("trailing"));
+        assert!(refused(&line.replace(".000Z", "+00:00")).contains("/timestampUtc"));
+    }
+
+    #[test]
+    fn a_stored_line_that_only_needs_trimming_is_read() {
+        let line = String::from_utf8(event(document()).to_line().unwrap()).unwrap();
+        let untidy = line.replace("Out.", " Out. ").replace(".000Z", "Z");
+        assert_eq!(MilestoneEvent::from_line(untidy.as_bytes()).unwrap(), event(document()));
+    }
+
+    #[test]
+    fn an_evidence_flag_splits_only_before_its_names() {
+        let read = |flag| Evidence::from_flag(flag);
+        assert_eq!(
+            read("type=log,path=a,b=c.log,summary=done, at last, ref=x,ref=sha256:00").unwrap(),
+            json!({"type": "log", "path": "a,b=c.log", "summary": "done, at last, ref=x", "ref": "sha256:00"})
+        );
+        assert_eq!(
+            read("summary=s,type=doc,path=ü,ref=").unwrap(),
+            json!({"type": "doc", "path": "ü", "summary": "s", "ref": ""})
+        );
+        let refused = |flag| read(flag).unwrap_err();
+        let form = "expected type=…,path=…,summary=…[,ref=…]";
+        assert_eq!(
+            refused("typ=log,path=p,summary=s"),
+            format!("unknown name \"typ\"; did you mean \"type\"?; {form}")
+        );
+        assert_eq!(refused(""), format!("unknown name \"\"; {form}"));
+        assert_eq!(refused("deploy.log"), format!("unknown name \"deploy.log\"; {form}"));
+        assert_eq!(refused("type=log,path=p,path=q,summary=s"), format!("path= is given twice; {form}"));
+        assert_eq!(refused("type=log,path=p"), format!("summary= is missing; {form}"));
+        assert!(refused("type=log, path=p,summary=s").starts_with("type \"log, path=p\" holds a comma"));
+    }
+}
