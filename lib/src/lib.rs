@@ -27,6 +27,7 @@ pub mod logs;
 pub mod state_file;
 pub mod watch;
 
+pub mod delivery;
 pub mod ingest;
 pub mod secret;
 pub mod signing;
