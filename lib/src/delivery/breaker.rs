@@ -88,9 +88,12 @@ pub struct Breaker {
     /// The delay that made it, in milliseconds.
     #[serde(default)]
     pub delay_ms: u64,
-    /// The queue offset of the last probe.
+    /// The queue offset of the last probe with an item that waited for a retry.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub probed: Option<u64>,
+    pub probed_waiting: Option<u64>,
+    /// The queue offset of the last probe with an item beyond the mark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probed_beyond: Option<u64>,
 }
 
 impl Breaker {
@@ -111,7 +114,15 @@ impl Breaker {
 
     /// The next probe is not due before this time.
     pub fn due(&self, now: Timestamp) -> Timestamp {
-        self.due_utc.map_or(now, |due| backoff::still_due(due, Duration::from_millis(self.delay_ms), now))
+        self.due_utc.unwrap_or(now)
+    }
+
+    /// Brings a due time nearer that a clock that went back has put off. Says whether it did.
+    pub fn rebase(&mut self, now: Timestamp) -> bool {
+        let Some(due) = self.due_utc else { return false };
+        let still = backoff::still_due(due, Duration::from_millis(self.delay_ms), now);
+        self.due_utc = Some(still);
+        still != due
     }
 
     /// Counts an acknowledgement.
@@ -162,9 +173,10 @@ impl Breaker {
     }
 
     /// A probe with the item at this queue offset failed; the next one comes after `delay`.
-    pub fn probe_failed(&mut self, offset: u64, now: Timestamp, delay: Duration) {
+    pub fn probe_failed(&mut self, offset: u64, is_beyond: bool, now: Timestamp, delay: Duration) {
         self.probes = self.probes.saturating_add(1);
-        self.probed = Some(offset);
+        let probed = if is_beyond { &mut self.probed_beyond } else { &mut self.probed_waiting };
+        *probed = Some(offset);
         self.set_due(now, delay);
     }
 
@@ -244,6 +256,7 @@ mod tests {
         breaker.open(Cause::Endpoint, "x", now, Duration::from_secs(5));
         assert_eq!(breaker.due(now), now.plus(Duration::from_secs(5)));
         let before = now.minus(Duration::from_secs(86_400));
+        assert!(!breaker.rebase(now) && breaker.rebase(before));
         assert_eq!(breaker.due(before), before.plus(Duration::from_secs(5)));
     }
 

@@ -212,7 +212,9 @@ impl Engine {
             has_room: false,
             has_said_clock: false,
         };
-        engine.state.retries.rebase(now, false);
+        if engine.state.rebase(now) {
+            engine.store.touch();
+        }
         engine.take_url(now, world);
         Ok(engine)
     }
@@ -239,7 +241,7 @@ impl Engine {
         }
     }
 
-    /// Delivers what is due. All is on disk when this returns.
+    /// Delivers what is due. All that happened is on disk when this returns; see also [`Engine::finish`].
     ///
     /// # Errors
     /// What stops delivery altogether; the next run goes on from what is on disk.
@@ -251,21 +253,26 @@ impl Engine {
             self.follow_clock(now);
             self.follow_control(now, world)?;
             if world.is_stopping() {
-                self.store.commit(&mut self.state)?;
+                self.store.commit_group(&mut self.state)?;
                 return Ok(Pause::Stopped);
             }
             match self.next(now, world)? {
                 Next::Send(job) => self.deliver(&job, world)?,
                 Next::Wait(until) => {
-                    self.store.commit(&mut self.state)?;
+                    self.store.commit_group(&mut self.state)?;
                     return Ok(Pause::Until(until));
                 }
                 Next::Again => {}
             }
             if self.store.is_due(world.now()) {
-                self.store.commit(&mut self.state)?;
+                self.store.commit_group(&mut self.state)?;
             }
         }
+    }
+
+    /// Saves the state before the consumer is left. Without it nothing is lost, but more is read back.
+    pub fn finish(&mut self) -> Result<()> {
+        self.store.commit(&mut self.state)
     }
 
     /// Whether something may have come up since the last pass: records, commands, or a due time.
@@ -294,8 +301,8 @@ impl Engine {
 
     /// A clock that went back would put due times off.
     fn follow_clock(&mut self, now: Timestamp) {
-        if now < self.last_now {
-            self.state.retries.rebase(now, false);
+        if now < self.last_now && self.state.rebase(now) {
+            self.store.touch();
         }
         self.last_now = now;
     }
@@ -490,12 +497,12 @@ impl Engine {
         if due > now {
             return Ok(Next::Wait(Some(due)));
         }
-        let (probes, probed) = (breaker.probes, breaker.probed);
+        let (probes, waiting, beyond) = (breaker.probes, breaker.probed_waiting, breaker.probed_beyond);
         let is_strict = self.settings.order == Order::Strict;
-        let from_lane = self.lane_to_probe(probed, now);
+        let from_lane = self.lane_to_probe(waiting, now);
         let may_read = !(is_strict && !self.state.retries.is_empty());
         let beyond = if may_read && (from_lane.is_none() || probes % 2 == 1) {
-            self.beyond_to_probe(probed)?
+            self.beyond_to_probe(beyond)?
         } else {
             None
         };
@@ -547,17 +554,17 @@ impl Engine {
             if !seen.insert(self.lane_name(scope, &head.key)) {
                 continue;
             }
-            // One that is invalid is found out when the mark comes to it.
-            let Ok(item) = Item::read(offset, end, text) else { continue };
             if probed.is_none_or(|last| offset > last) {
-                return Ok(Some(item));
+                first = Some((offset, end, text.to_vec()));
+                break;
             }
-            first.get_or_insert(item);
+            first.get_or_insert_with(|| (offset, end, text.to_vec()));
             if self.settings.order == Order::Strict {
                 break;
             }
         }
-        Ok(first)
+        // One that is invalid is found out when the mark comes to it.
+        Ok(first.and_then(|(offset, end, text)| Item::read(offset, end, &text).ok()))
     }
 
     fn lane_name(&self, scope: Option<&str>, key: &str) -> LaneName {
@@ -572,6 +579,9 @@ impl Engine {
     fn deliver(&mut self, job: &Job, world: &mut impl World) -> Result<()> {
         if !self.has_room {
             self.store.check_room()?;
+            // A disk that takes no state takes no audit either; better to know before than after.
+            self.store.touch();
+            self.store.commit(&mut self.state)?;
             self.has_room = true;
         }
         let item = &job.item;
@@ -724,8 +734,6 @@ impl Engine {
             tries: retry.as_ref().map_or(0, |it| it.tries),
             due: Some(due),
             delay_ms: u64::try_from(delay.as_millis()).ok(),
-            cursor: self.state.cursor.offset,
-            ahead: false,
             ..detail
         };
         self.happened(job, Outcome::Retried, detail, None, now);

@@ -204,16 +204,21 @@ impl Lanes {
         self.free.retain(|(_, name)| lanes.contains_key(name));
     }
 
-    /// Makes every retry due by `now` if `all`, else those that lie further away than their own delay.
-    pub fn rebase(&mut self, now: Timestamp, all: bool) {
-        for lane in self.lanes.values_mut() {
-            if let Some(retry) = &mut lane.retry {
-                retry.due =
-                    if all { retry.due.min(now) } else { backoff::still_due(retry.due, retry.delay, now) };
-            }
+    /// Makes every retry due by `now` if `all`, else those that lie further away than their own delay, which
+    /// then begins now. Says whether any was moved.
+    pub fn rebase(&mut self, now: Timestamp, all: bool) -> bool {
+        let mut is_moved = false;
+        for retry in self.lanes.values_mut().filter_map(|it| it.retry.as_mut()) {
+            let due = if all { retry.due.min(now) } else { backoff::still_due(retry.due, retry.delay, now) };
+            is_moved |= due != retry.due;
+            retry.due = due;
+        }
+        if !is_moved {
+            return false;
         }
         let due = self.lanes.iter().filter_map(|(name, it)| Some((it.retry.as_ref()?.due, name.clone())));
         self.due = due.collect();
+        true
     }
 
     fn take(&mut self, name: &LaneName) -> Option<Lane> {

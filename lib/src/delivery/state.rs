@@ -147,6 +147,12 @@ impl State {
         }
     }
 
+    /// Brings due times nearer that a clock that went back has put off. Says whether there were any; then
+    /// the state must be saved, or the next process would put them off anew.
+    pub fn rebase(&mut self, now: Timestamp) -> bool {
+        self.breaker.rebase(now) | self.retries.rebase(now, false)
+    }
+
     fn apply_item(
         &mut self,
         outcome: Outcome,
@@ -194,7 +200,7 @@ impl State {
         let due = detail.due.unwrap_or(detail.at);
         let delay = Duration::from_millis(detail.delay_ms.unwrap_or(0));
         if detail.probe {
-            self.breaker.probe_failed(detail.queue_offset, detail.at, delay);
+            self.breaker.probe_failed(detail.queue_offset, detail.ahead, detail.at, delay);
             return;
         }
         let mut retry = match self.retry_of(scope, key, detail.queue_offset) {

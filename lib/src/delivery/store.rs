@@ -56,6 +56,8 @@ pub(super) struct Store {
     /// Events of the next group. The first one is alone, so that an audit that cannot be written is found
     /// after one attempt, not after hundreds.
     group: usize,
+    /// Events that are durable, but not in the state file yet.
+    unsaved: usize,
     is_dirty: bool,
 }
 
@@ -85,6 +87,7 @@ impl Store {
             bytes: 0,
             since: None,
             group: 1,
+            unsaved: 0,
             is_dirty: note.is_some(),
         };
         let accounted = store.read_audit(&mut state)?;
@@ -177,6 +180,27 @@ impl Store {
         if !self.is_dirty {
             return Ok(());
         }
+        self.write_events(state)?;
+        self.save(state)
+    }
+
+    /// As [`Store::commit`], in the midst of work: a large state is not written again for a few events, since
+    /// they count without it.
+    pub fn commit_group(&mut self, state: &mut State) -> Result<()> {
+        self.write_events(state)?;
+        let is_worth_it = self.unsaved >= state.retries.len() / 4;
+        if self.is_dirty && is_worth_it { self.save(state) } else { Ok(()) }
+    }
+
+    fn save(&mut self, state: &mut State) -> Result<()> {
+        state.cursor.fingerprint = self.consumer.queue().position_at(state.cursor.offset)?.fingerprint;
+        state_file::save(self.consumer.logs(), &self.consumer.state_file(), state)?;
+        self.unsaved = 0;
+        self.is_dirty = false;
+        Ok(())
+    }
+
+    fn write_events(&mut self, state: &mut State) -> Result<()> {
         let logs = self.consumer.logs();
         if !self.entries.is_empty() {
             let mut batch = Batch::default();
@@ -206,12 +230,10 @@ impl Store {
             // Others may have appended since; of this queue and endpoint only we write.
             state.audit_offset = Reader::open_at(logs, &JournalName::audit(), 0)?.end();
         }
-        state.cursor.fingerprint = self.consumer.queue().position_at(state.cursor.offset)?.fingerprint;
-        state_file::save(logs, &self.consumer.state_file(), state)?;
+        self.unsaved += self.entries.len();
         self.entries.clear();
         self.bytes = 0;
         self.since = None;
-        self.is_dirty = false;
         self.group = (self.group * 2).min(GROUP_MAX);
         Ok(())
     }
