@@ -28,14 +28,16 @@ need() {
   for program in "$@"; do
     command -v "$program" >/dev/null || missing+=("$program")
   done
-  [ ${#missing[@]} -gt 0 ] || return 0
-  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    say "installing ${missing[*]}"
-    apt_get install "${missing[@]}" || { apt_get update && apt_get install "${missing[@]}"; } ||
-      die "cannot install ${missing[*]} with apt-get"
-  else
-    die "not installed: ${missing[*]}; as root, run: apt-get install ${missing[*]}"
+  [ ${#missing[@]} = 0 ] || install_packages "${missing[@]}"
+}
+
+# Installs Debian packages, where we may; says what to do where we may not.
+install_packages() {
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    die "not installed: $*; as root, run: apt-get install $*"
   fi
+  say "installing $*"
+  apt_get install "$@" || { apt_get update && apt_get install "$@"; } || die "cannot install $* with apt-get"
 }
 
 apt_get() {
@@ -46,16 +48,12 @@ apt_get() {
 # and that there is a folder to build in.
 need_rust() {
   command -v cargo >/dev/null || die "cargo is not installed; see https://rustup.rs"
-  need_linker
+  # Rust links with the system's C compiler, and one dependency compiles C.
+  command -v cc >/dev/null || install_packages gcc libc6-dev
   if [ -z "${CARGO_TARGET_DIR:-}" ] && [ -e target ] && ! [ -w target ]; then
     # Somebody else, often root, has built here before.
     CARGO_TARGET_DIR=${TMPDIR:-/tmp}/milepost-target-$(id -u)
     export CARGO_TARGET_DIR
     say "$ROOT/target belongs to somebody else; building in $CARGO_TARGET_DIR"
   fi
-}
-
-# Rust links with the system's C compiler, and one dependency compiles C.
-need_linker() {
-  command -v cc >/dev/null || need gcc
 }

@@ -274,7 +274,7 @@ impl Covered {
             // An audit that was cut or replaced: whatever it holds may tell of this journal.
             reader.seek(0);
         }
-        while let Some(item) = reader.next()? {
+        while let Some(item) = reader.next_item()? {
             // Damage below the mark is the disk's, and `audit-tail --verify` names it.
             let Item::Line { text, .. } = item else { continue };
             let Ok(record) = serde_json::from_slice::<Value>(text) else { continue };

@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use crate::{canonical, journal};
+use crate::{canonical, identity::hex};
 
 /// Where a chain stands: the last record's `seq` and `hash`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,8 +47,8 @@ impl Chain {
 
     /// Where a chain stands after `line`, believing it.
     pub fn after(line: &[u8]) -> Option<Chain> {
-        let link: Link = serde_json::from_slice(line).ok()?;
-        Some(Chain { seq: link.seq, head: link.hash })
+        let Link { seq, hash } = serde_json::from_slice(line).ok()?;
+        Some(Chain { seq, head: hash })
     }
 
     /// Checks that `line` is the next record, and steps over it.
@@ -86,5 +86,5 @@ impl Chain {
 
 /// The `hash` of a record, from its `prev` and its canonical form without `hash`.
 pub fn link(prev: &str, canonical: &[u8]) -> String {
-    journal::hex(&Sha256::new().chain_update(prev).chain_update(canonical).finalize())
+    hex(&Sha256::new().chain_update(prev).chain_update(canonical).finalize())
 }

@@ -17,6 +17,7 @@ mod arguments;
 mod help;
 mod messages;
 mod output;
+mod progress;
 mod signals;
 mod streams;
 mod verdict;
@@ -32,7 +33,8 @@ use argh::{ArgsInfo, TopLevelCommand};
 
 use self::arguments::Request;
 pub use self::{
-    messages::Messages, output::Output, signals::shutdown_flag, streams::stdin_is_closed, verdict::Verdict,
+    messages::Messages, output::Output, progress::Progress, signals::shutdown_flag, streams::stdin_is_closed,
+    verdict::Verdict,
 };
 use crate::{Error, Kind, Result};
 
@@ -82,6 +84,8 @@ where
         return Err(error.cure("to drop results, send them to /dev/null"));
     }
     signals::survive_file_size_limit()?;
+    // Files are for the owner and the group from the moment they are made; `durable` widens what is narrower.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o007));
     match arguments::parse(tool, env::args_os().skip(1))? {
         Request::Run(args) => return run(args, out),
         Request::Help => out.raw(help::help(tool, &A::get_args_info()).as_bytes()),

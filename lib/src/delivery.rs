@@ -33,6 +33,7 @@ use crate::{
     Error, Kind, Result,
     journal::{Journal, JournalName},
     logs::Logs,
+    queue, redrive,
 };
 pub use control::{Command, Control};
 pub use engine::{Engine, Order, Outgoing, Pause, Settings, Summary, World};
@@ -100,12 +101,12 @@ impl Consumer {
 
     /// The queue.
     pub fn queue(&self) -> Journal {
-        Journal::new(&self.logs, self.queue.clone(), item::describe)
+        queue::open(&self.logs, self.queue.clone())
     }
 
     /// The dead letters.
     pub fn dead_letters(&self) -> Journal {
-        Journal::new(&self.logs, JournalName::internal(self.named("deadletter")), item::describe_dead_letter)
+        redrive::dead_letters(&self.logs, &self.queue, &self.endpoint)
     }
 
     /// The operator's commands.

@@ -142,16 +142,16 @@ pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 /// Gives a new file or folder its mode, and, for root, the owner and group of the folder it is in.
 fn share(file: &File, path: &Path, mode: u32) -> io::Result<()> {
-    let made = file.metadata()?;
+    let created = file.metadata()?;
     if rustix::process::geteuid().is_root() {
         let dir =
             fs::metadata(path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
-        if (dir.uid(), dir.gid()) != (made.uid(), made.gid()) {
+        if (dir.uid(), dir.gid()) != (created.uid(), created.gid()) {
             fchown(file, Some(dir.uid()), Some(dir.gid()))?;
         }
     }
     // After the change of owner, which clears the set-group-id bit.
-    if made.permissions().mode() & 0o7777 != mode {
+    if created.permissions().mode() & 0o7777 != mode {
         file.set_permissions(Permissions::from_mode(mode))?;
     }
     Ok(())

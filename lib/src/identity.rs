@@ -12,6 +12,7 @@
 //!
 //! Not here: ids for events that were given none (`event`).
 
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 
 /// The idempotency key of a milestone.
@@ -42,9 +43,7 @@ pub fn webhook_id(trace_id: &str) -> String {
 
 /// `bytes` as lower-case hex digits.
 pub fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |it: u8| char::from(DIGITS[usize::from(it)]);
-    bytes.iter().flat_map(|it| [digit(it >> 4), digit(it & 15)]).collect()
+    HEXLOWER.encode(bytes)
 }
 
 /// The first 32 hex digits of SHA-256 of the parts, joined.

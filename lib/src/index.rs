@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     Error, Kind, Result,
-    journal::{Item, Journal, JournalName, Position},
+    journal::{Item, Journal, JournalName, Position, Reader},
 };
 
 use table::{Lookup, Table};
@@ -30,11 +30,14 @@ const TAIL_ENTRIES_LAZY: usize = 64;
 /// A long call keeps up to this many entries (about 12 MB) in memory before it writes them to the table.
 const TAIL_ENTRIES_MAX: usize = 1 << 18;
 
+/// Gives the keys of a line to its callback; a line that is no valid record has none.
+pub type KeysOf = fn(line: &[u8], each: &mut dyn FnMut(&str));
+
 /// The look-up index of one journal.
 #[derive(Debug)]
 pub struct Index {
     journal: Journal,
-    keys_of: fn(&[u8], &mut dyn FnMut(&str)),
+    keys_of: KeysOf,
     table: Table,
     /// Hashes and offsets of the records from the table's position on.
     tail: BTreeSet<(u64, u64)>,
@@ -45,9 +48,8 @@ pub struct Index {
 }
 
 impl Index {
-    /// Opens the index of `journal`, whose lock the caller holds, and catches up with its mark. `keys_of`
-    /// gives the keys of a line to its callback; a line that is no valid record has none.
-    pub fn open(journal: &Journal, keys_of: fn(&[u8], &mut dyn FnMut(&str))) -> Result<Index> {
+    /// Opens the index of `journal`, whose lock the caller holds, and catches up with its mark.
+    pub fn open(journal: &Journal, keys_of: KeysOf) -> Result<Index> {
         let logs = journal.logs();
         let path = logs.place(&file_name(journal.name()))?;
         let table = Table::open(logs, path)?;
@@ -64,10 +66,21 @@ impl Index {
             // The position is not one of this journal: it was restored from elsewhere, or replaced.
             index.start_again()?;
         }
-        if index.tail.len() > TAIL_ENTRIES_LAZY {
+        if index.is_long() {
             index.fold()?;
         }
         Ok(index)
+    }
+
+    /// Catches up after the lock was released and taken again, as if opened anew.
+    pub fn refresh(&mut self) -> Result<()> {
+        if self.table.is_current()? {
+            let mut reader = Reader::open_at(self.journal.logs(), self.journal.name(), self.known)?;
+            self.read_on(&mut reader)
+        } else {
+            *self = Index::open(&self.journal, self.keys_of)?;
+            Ok(())
+        }
     }
 
     /// Offsets at which a record with this key may be, in the order of the journal. Records appended by
@@ -96,6 +109,17 @@ impl Index {
         self.known = end;
     }
 
+    /// As [`Index::add`], for a record with this one key.
+    pub fn add_key(&mut self, key: &str, offset: u64, end: u64) {
+        self.tail.insert((self.table.hash(key), offset));
+        self.known = end;
+    }
+
+    /// Whether the next one-shot call would have to read many records, unless [`Index::finish`] is called.
+    pub fn is_long(&self) -> bool {
+        self.tail.len() > TAIL_ENTRIES_LAZY
+    }
+
     /// Hands what was added to the table once it is much. Call it after the batch is on disk.
     pub fn settle(&mut self) -> Result<()> {
         if self.tail.len() > TAIL_ENTRIES_MAX { self.fold() } else { Ok(()) }
@@ -103,12 +127,16 @@ impl Index {
 
     /// Hands what was added to the table if the next call would otherwise have to read it all again.
     pub fn finish(mut self) -> Result<()> {
-        if self.tail.len() > TAIL_ENTRIES_LAZY { self.fold() } else { Ok(()) }
+        if self.is_long() { self.fold() } else { Ok(()) }
     }
 
     fn catch_up(&mut self) -> Result<()> {
         let mut reader = self.journal.read_from(self.table.position())?;
-        while let Some(item) = reader.next()? {
+        self.read_on(&mut reader)
+    }
+
+    fn read_on(&mut self, reader: &mut Reader) -> Result<()> {
+        while let Some(item) = reader.next_item()? {
             match item {
                 Item::Line { offset, end, text } => self.add(offset, end, text),
                 Item::Overlong { end, .. } => self.known = end,

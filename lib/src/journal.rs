@@ -28,11 +28,10 @@ mod writer;
 
 pub use active::BATCH_BYTES_MAX;
 pub use name::JournalName;
-pub(crate) use position::hex;
 pub use position::{Position, fingerprint};
 pub use quarantine::keep as keep_in_quarantine;
 pub(crate) use reader::line_before;
-pub use reader::{Item, LINE_BYTES_MAX, Reader};
+pub use reader::{Item, LINE_BYTES_MAX, Lines, Reader};
 pub use writer::{Batch, Described, Journal, Writer};
 
 /// The most records of one batch: enough that its sync costs each of them little.

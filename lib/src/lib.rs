@@ -27,12 +27,18 @@ pub mod logs;
 pub mod state_file;
 pub mod watch;
 
+pub mod emit;
+pub mod enqueue;
+pub mod queue;
+pub mod redrive;
+
 pub mod delivery;
 pub mod ingest;
 pub mod secret;
 pub mod signing;
 
 pub mod cli;
+pub mod input;
 
 pub use clock::Timestamp;
 pub use error::{Error, Kind, Result};

@@ -17,6 +17,7 @@ use std::{
 use crate::{
     Error, Kind, Result,
     durable::{self, Disk, RealDisk},
+    units::Size,
 };
 
 /// Bytes after which a journal is rotated when nothing else is said.
@@ -50,7 +51,8 @@ impl Logs {
             }
             Err(cause) => return Err(Error::io("cannot open the logs folder", &dir, cause)),
         }
-        Ok(Logs { dir, disk: Arc::new(RealDisk), tool, rotate_bytes: ROTATE_BYTES, lock_wait: LOCK_WAIT })
+        let rotate_bytes = rotate_bytes()?;
+        Ok(Logs { dir, disk: Arc::new(RealDisk), tool, rotate_bytes, lock_wait: LOCK_WAIT })
     }
 
     /// The folder that [`Logs::open`] would open.
@@ -75,6 +77,15 @@ impl Logs {
     pub fn rotate_at(mut self, bytes: u64) -> Logs {
         self.rotate_bytes = bytes.max(1);
         self
+    }
+
+    /// The same folder rotated as `--rotate-bytes` says, if it says anything.
+    #[must_use]
+    pub fn rotate_as(self, flag: Option<Size>) -> Logs {
+        match flag {
+            Some(size) => self.rotate_at(size.bytes()),
+            None => self,
+        }
     }
 
     /// The same folder with another bound on waiting for a lock.
@@ -133,6 +144,18 @@ impl Logs {
             self.ensure_dir(parent)?;
         }
         durable::ensure_dir(self.disk(), dir).map_err(|it| Error::io("cannot create the folder", dir, it))
+    }
+}
+
+/// `$MILESTONE_ROTATE_BYTES`, else [`ROTATE_BYTES`].
+fn rotate_bytes() -> Result<u64> {
+    const VARIABLE: &str = "MILESTONE_ROTATE_BYTES";
+    match std::env::var_os(VARIABLE).filter(|it| !it.is_empty()) {
+        None => Ok(ROTATE_BYTES),
+        Some(text) => match text.to_string_lossy().parse::<Size>() {
+            Ok(size) => Ok(size.bytes().max(1)),
+            Err(why) => Err(Error::new(Kind::Configuration, format!("${VARIABLE}"), why)),
+        },
     }
 }
 

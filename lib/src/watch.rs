@@ -57,7 +57,7 @@ impl Watch {
             };
             if is_change {
                 // A full channel holds a hint already, and a closed one has nobody to wake.
-                drop(give.try_send(()));
+                let _ = give.try_send(());
             }
         })
         .map_err(failed)?;
@@ -74,9 +74,8 @@ impl Watch {
         while !stop.load(Ordering::SeqCst) {
             let left = until.saturating_duration_since(Instant::now());
             match self.hints.recv_timeout(left.min(GLANCE)) {
-                Ok(()) => return,
                 Err(RecvTimeoutError::Timeout) if left > GLANCE => {}
-                Err(_) => return,
+                Ok(()) | Err(_) => return,
             }
         }
     }

@@ -168,7 +168,67 @@ fn plain(text: &str) -> String {
     unescaped(text).replace('`', "").split_whitespace().collect::<Vec<&str>>().join(" ")
 }
 
-/// Braces are doubled in definitions, because argh makes format strings of them.
+/// argh makes format strings: it doubles braces of doc comments, and wants them doubled in examples.
 fn unescaped(text: &str) -> String {
     text.replace("{{", "{").replace("}}", "}")
+}
+
+#[cfg(test)]
+mod tests {
+    use argh::{ArgsInfo, FromArgs};
+
+    use super::*;
+
+    /// Keep `this` in {braces}.
+    #[derive(FromArgs, ArgsInfo)]
+    #[argh(error_code(66, "no such feed"), error_code(2, "conflict"), example = "{command_name} --id {{}}")]
+    #[expect(dead_code, reason = "only its description is used")]
+    struct Args {
+        /// which one
+        #[argh(option, short = 'i')]
+        id: String,
+        /// for our own use
+        #[argh(switch, hidden_help)]
+        debug: bool,
+        /// where to
+        #[argh(option)]
+        a_name_that_leaves_no_room: Option<String>,
+        /// what to read
+        #[argh(positional, arg_name = "FEED")]
+        feed: String,
+    }
+
+    #[test]
+    fn help_is_made_of_the_definition() {
+        let help = help("tool", &Args::get_args_info());
+        let expected = "\
+Usage: tool --id ID [OPTION]... FEED
+
+Keep this in {braces}.
+
+Arguments:
+  FEED  what to read
+
+Options:
+  -i, --id ID    which one
+      --a-name-that-leaves-no-room A-NAME-THAT-LEAVES-NO-ROOM
+                 where to
+  -h, --help     show this help
+      --version  show version and commit
+
+Exit codes:
+  0   done
+  2   conflict
+  64  the command line is wrong
+  66  no such feed
+  70  a bug in this program
+  74  reading or writing failed
+  75  try again later: a lock is held, the disk is full
+  77  the system forbids it
+
+Examples:
+  tool --id {}
+";
+        assert_eq!(help, expected);
+    }
 }

@@ -316,7 +316,7 @@ impl Engine {
         let breaker = self.state.breaker.clone();
         let journal = self.consumer.control();
         let mut reader = Reader::open_at(self.consumer.logs(), journal.name(), self.state.control_offset)?;
-        while let Some(found) = reader.next()? {
+        while let Some(found) = reader.next_item()? {
             let (Found::Line { end, .. } | Found::Overlong { end, .. }) = found;
             if let Found::Line { text, .. } = found
                 && let Ok(control) = serde_json::from_slice::<Control>(text)
@@ -383,7 +383,7 @@ impl Engine {
         world: &mut impl World,
     ) -> Result<Next> {
         let mut reader = Reader::open_at(self.consumer.logs(), self.queue.name(), offset)?;
-        let Some(Found::Line { offset, end, text }) = reader.next()? else {
+        let Some(Found::Line { offset, end, text }) = reader.next_item()? else {
             // Below the mark, so it was there: the queue was cut meanwhile, and its reader says so.
             self.forward.refresh()?;
             return Ok(Next::Wait(None));
@@ -407,7 +407,7 @@ impl Engine {
         }
         let Some(sweep) = &mut self.sweep else { return Ok(Next::Again) };
         while self.state.retries.first_free().is_some() && sweep.reader.offset() < self.state.cursor.offset {
-            let Some(found) = sweep.reader.next()? else { break };
+            let Some(found) = sweep.reader.next_item()? else { break };
             let Found::Line { offset, end, text } = found else { continue };
             let Some(head) = Head::read(text).filter(|it| it.is_for(self.consumer.endpoint())) else {
                 continue;
@@ -448,11 +448,12 @@ impl Engine {
             self.forward.seek(self.state.cursor.offset);
         }
         for _ in 0..PASSED_MAX {
-            let Some(found) = self.forward.next()? else { return Ok(None) };
+            let Some(found) = self.forward.next_item()? else { return Ok(None) };
             let (offset, end, text) = match found {
                 Found::Line { offset, end, text } => (offset, end, text),
                 Found::Overlong { offset, end } => {
-                    self.quarantine(offset, end, &[], "is longer than any record", now, world)?;
+                    let bytes = self.queue.bytes(offset, end)?;
+                    self.quarantine(offset, end, &bytes, "is longer than any record", now, world)?;
                     return Ok(Some(Next::Again));
                 }
             };
@@ -541,7 +542,7 @@ impl Engine {
         let mut seen: BTreeSet<LaneName> = BTreeSet::new();
         let mut first = None;
         for _ in 0..PROBE_RECORDS_MAX {
-            let Some(found) = reader.next()? else { break };
+            let Some(found) = reader.next_item()? else { break };
             let Found::Line { offset, end, text } = found else { continue };
             let Some(head) = Head::read(text).filter(|it| it.is_for(self.consumer.endpoint())) else {
                 continue;
@@ -782,11 +783,7 @@ impl Engine {
         now: Timestamp,
         world: &mut impl World,
     ) -> Result<()> {
-        let kept = if line.is_empty() {
-            None
-        } else {
-            Some(journal::keep_in_quarantine(self.consumer.logs(), self.queue.name(), offset, line)?)
-        };
+        let kept = journal::keep_in_quarantine(self.consumer.logs(), self.queue.name(), offset, line)?;
         let file = self.queue.name().file();
         world.say(
             Level::Error,
@@ -801,7 +798,7 @@ impl Engine {
             at: now,
             reason: "invalid-record".to_owned(),
             answer: why.to_owned(),
-            quarantine: kept,
+            quarantine: Some(kept),
             ..Detail::default()
         });
         let key = head.as_ref().map(|it| it.key.to_string()).filter(|it| !it.is_empty());
@@ -871,7 +868,7 @@ impl Engine {
 pub(super) fn pending(consumer: &Consumer, state: &State) -> Result<u64> {
     let mut reader = Reader::open_at(consumer.logs(), consumer.queue_name(), state.cursor.offset)?;
     let mut beyond = 0;
-    while let Some(found) = reader.next()? {
+    while let Some(found) = reader.next_item()? {
         let Found::Line { offset, text, .. } = found else { continue };
         // Only redriven and resent records are meant for one endpoint; most lines need no parsing.
         let is_addressed = memchr::memmem::find(text, b"\"endpoint\":").is_some();

@@ -13,9 +13,8 @@ use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    envelope::{DeadLetter, EventEnvelope, MILESTONE_EMITTED},
+    envelope::{EventEnvelope, MILESTONE_EMITTED},
     ingest,
-    journal::Described,
 };
 
 /// Which of the receiver's two doors an item goes to.
@@ -126,20 +125,6 @@ impl Item {
             }
         }
     }
-}
-
-/// How a queue's records are recognised when it is settled.
-pub(super) fn describe(line: &[u8]) -> Option<Described> {
-    let envelope = EventEnvelope::from_line(line).ok()?;
-    let scope = Head::read(line).and_then(|it| it.scope).map(Cow::into_owned);
-    Some(Described { key: envelope.idempotency_key, scope })
-}
-
-/// How dead letters are recognised when their journal is settled.
-pub(super) fn describe_dead_letter(line: &[u8]) -> Option<Described> {
-    let dead = DeadLetter::from_line(line).ok()?;
-    let scope = Head::read(line).and_then(|it| it.scope).map(Cow::into_owned);
-    Some(Described { key: dead.envelope().idempotency_key.clone(), scope })
 }
 
 #[cfg(test)]

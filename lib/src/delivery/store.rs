@@ -103,7 +103,7 @@ impl Store {
         let mut reader = Reader::open_at(self.consumer.logs(), &JournalName::audit(), state.audit_offset)?;
         let (queue, endpoint) = (self.consumer.queue_name().as_str(), self.consumer.endpoint());
         let mut accounted = BTreeSet::new();
-        while let Some(found) = reader.next()? {
+        while let Some(found) = reader.next_item()? {
             // Damage in the audit is `audit-tail --verify`'s to name.
             let Found::Line { text, .. } = found else { continue };
             let Some(event) = Event::read(text, queue, endpoint) else { continue };
@@ -122,7 +122,7 @@ impl Store {
         let name = self.dead_letters.name();
         let mut reader = Reader::open_at(self.consumer.logs(), name, state.dead_letter_offset)?;
         let mut found_events = Vec::new();
-        while let Some(found) = reader.next()? {
+        while let Some(found) = reader.next_item()? {
             let Found::Line { offset, text, .. } = found else { continue };
             let Ok(dead) = DeadLetter::from_line(text) else { continue };
             if accounted.contains(&offset) || dead.endpoint() != self.consumer.endpoint() {
@@ -304,7 +304,7 @@ fn recount(consumer: &Consumer, state: &mut State) -> Result<()> {
         let mut ahead = BTreeSet::new();
         let mut reader = Reader::open_at(consumer.logs(), consumer.queue_name(), from)?;
         while reader.offset() < mark
-            && let Some(found) = reader.next()?
+            && let Some(found) = reader.next_item()?
         {
             let Found::Line { offset, text, .. } = found else { continue };
             let Some(head) = Head::read(text).filter(|it| it.is_for(consumer.endpoint())) else { continue };
@@ -366,12 +366,17 @@ impl fmt::Display for Resync {
 /// Returns the logical offset.
 pub fn resync(consumer: &Consumer, to: Resync, now: Timestamp) -> Result<u64> {
     let queue = consumer.queue();
-    queue.accept_as_it_is()?;
+    if let Err(error) = queue.write() {
+        if error.kind() != Kind::BadData {
+            return Err(error);
+        }
+        queue.accept_as_it_is()?;
+    }
     let (mut store, mut state, _) = Store::open_as(consumer, false)?;
     let cursor = match to {
         Resync::Start => 0,
-        Resync::End => Reader::open_at(consumer.logs(), queue.name(), 0)?.end(),
-        Resync::Offset(offset) => queue.position_at(offset)?.offset,
+        Resync::End => queue.end()?,
+        Resync::Offset(offset) => queue.position_chosen(offset)?.offset,
     };
     let event = Event::Resync(ResyncDetail {
         queue: queue.name().as_str().to_owned(),

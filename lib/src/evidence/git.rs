@@ -3,14 +3,15 @@
 //! # Invariants
 //! - A repository is data of others: git is told nothing of it on the command line but where it is, starts
 //!   no program that its configuration names, fetches nothing and asks nobody.
-//! - A question is one short line of harmless characters, so it can neither be taken for two nor block.
+//! - A question is one short line of harmless characters, so it cannot be taken for two; no more are asked
+//!   at once than fit into a pipe.
 //! - Every answer is waited for at most [`ANSWER_TIMEOUT`]; a repository that failed is not asked again.
 //! - No more than [`REPOSITORIES_MAX`] children; each is killed and reaped before it is forgotten.
 //!
 //! `safe.directory` stays git's own decision: it is left to find the repository by itself.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, HashMap, VecDeque},
     fs::File,
     io::{self, Read, Seek, Write},
     path::{Path, PathBuf},
@@ -31,8 +32,13 @@ use crate::text;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many repositories are asked in turn without starting git anew.
 const REPOSITORIES_MAX: usize = 8;
-/// Longer than any name of a commit. A question stays well below what a pipe takes without blocking.
+/// Longer than any name of a commit.
 const REF_BYTES_MAX: usize = 250;
+/// What every pipe takes without blocking: one page, for a user who has used up what there is for pipes.
+const PIPE_BYTES_MIN: usize = 4096;
+
+const NO_GIT: &str =
+    "commits were not checked, since there is no git program; install git or use --verify-evidence off";
 
 /// What would make git look at another repository than the one that it is sent to; the list is that of
 /// `git rev-parse --local-env-vars`, without the user's own configuration.
@@ -74,38 +80,42 @@ struct Asked {
     complaints: File,
 }
 
+/// Is the commit `name` in the repository at `path`, or in the one that `path` is in?
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) path: PathBuf,
+    pub(super) name: String,
+}
+
+/// A repository's folder without links, and whether the path that led there exists.
+type Found = Option<(PathBuf, bool)>;
+
 impl Git {
-    /// Checks that the repository at `path`, or the one that `path` is in, has the commit `name`.
-    pub(super) fn check(&mut self, path: &Path, name: &str) -> Verified {
-        let harmless = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'.' | b'_' | b'/' | b'-');
-        if name.is_empty() || name.len() > REF_BYTES_MAX || !name.bytes().all(harmless) {
-            return Err(("ref", format!("{} is no name of a commit", text::quoted(name))));
-        }
-        let (folder, exists) =
-            repository_of(path).ok_or_else(|| ("path", "is in no git repository".to_owned()))?;
-        let repository = self.repository(folder);
-        let answer = match &mut repository.child {
-            Ok(child) => child.ask(name),
-            Err(why) => Err(why.clone()),
-        };
-        match answer {
-            Ok(answer) if answer == "commit" => Ok(()),
-            // A repository further up was asked only in case the path was in it once.
-            Ok(_) if !exists => {
-                Err(("path", "there is no such repository, nor such a path in one".to_owned()))
+    /// Answers all questions, in their order. One at a time would cost a change of process each.
+    pub(super) fn check(&mut self, questions: &[Question]) -> Vec<Verified> {
+        let mut found: HashMap<&Path, Found> = HashMap::new();
+        let mut answers = vec![Ok(()); questions.len()];
+        let mut asked: BTreeMap<PathBuf, Vec<(usize, bool)>> = BTreeMap::new();
+        for (at, question) in questions.iter().enumerate() {
+            if !is_name(&question.name) {
+                answers[at] =
+                    Err(("ref", format!("{} is no name of a commit", text::quoted(&question.name))));
+                continue;
             }
-            Ok(answer) if answer.ends_with(" missing") => {
-                Err(("ref", format!("has no commit {}", text::quoted(name))))
-            }
-            Ok(answer) if answer.ends_with(" ambiguous") => {
-                Err(("ref", format!("has several objects {}", text::quoted(name))))
-            }
-            Ok(answer) => Err(("ref", format!("{} is a {answer}, no commit", text::quoted(name)))),
-            Err(why) => {
-                repository.child = Err(why.clone());
-                Err(("path", why))
+            let path = question.path.as_path();
+            match found.entry(path).or_insert_with(|| repository_of(path)) {
+                Some((folder, exists)) => asked.entry(folder.clone()).or_default().push((at, *exists)),
+                None => answers[at] = Err(("path", "is in no git repository".to_owned())),
             }
         }
+        for (folder, places) in asked {
+            let names: Vec<&str> = places.iter().map(|(at, _)| questions[*at].name.as_str()).collect();
+            let said = self.repository(folder).ask(&names);
+            for ((at, exists), said) in places.into_iter().zip(said) {
+                answers[at] = verdict(&questions[at].name, exists, said);
+            }
+        }
+        answers
     }
 
     /// The repository in `folder`, with git started.
@@ -124,13 +134,42 @@ impl Git {
     }
 }
 
+impl Repository {
+    /// The types of the objects `names`, or why they are not known.
+    fn ask(&mut self, names: &[&str]) -> Vec<Result<String, String>> {
+        let mut answers = Vec::with_capacity(names.len());
+        let mut rest = names;
+        while let Ok(child) = &mut self.child
+            && !rest.is_empty()
+        {
+            // Neither the questions nor the answers, which may repeat them, fill a pipe of one page: then
+            // nobody waits for the other.
+            let mut bytes = 0;
+            let fits = rest.iter().take_while(|it| {
+                bytes += it.len() + " ambiguous\n".len();
+                bytes <= PIPE_BYTES_MIN
+            });
+            let (now, later) = rest.split_at(fits.count());
+            match child.ask(now) {
+                Ok(said) => answers.extend(said.into_iter().map(Ok)),
+                Err(why) => {
+                    self.child = Err(why);
+                    break;
+                }
+            }
+            rest = later;
+        }
+        if let Err(why) = &self.child {
+            answers.resize(names.len(), Err(why.clone()));
+        }
+        answers
+    }
+}
+
 impl Asked {
     fn start(folder: &Path) -> Result<Asked, String> {
         let cannot = |it: io::Error| match it.kind() {
-            io::ErrorKind::NotFound => {
-                "not checked, since there is no git program; install git or use --verify-evidence off"
-                    .to_owned()
-            }
+            io::ErrorKind::NotFound => NO_GIT.to_owned(),
             _ => format!("not checked, since git cannot be run: {it}"),
         };
         let complaints = memfd_create(c"git-stderr", MemfdFlags::CLOEXEC).map_err(|it| cannot(it.into()))?;
@@ -160,10 +199,10 @@ impl Asked {
         }
     }
 
-    /// Asks for the type of the object `name`.
-    fn ask(&mut self, name: &str) -> Result<String, String> {
-        match self.exchange(name) {
-            Ok(answer) => Ok(answer),
+    /// Asks for the types of the objects `names`, few enough for one go.
+    fn ask(&mut self, names: &[&str]) -> Result<Vec<String>, String> {
+        match self.exchange(names) {
+            Ok(answers) => Ok(answers),
             Err(cause) if cause.kind() == io::ErrorKind::TimedOut => {
                 Err(format!("not checked, since git did not answer within {} s", ANSWER_TIMEOUT.as_secs()))
             }
@@ -171,23 +210,26 @@ impl Asked {
         }
     }
 
-    fn exchange(&mut self, name: &str) -> io::Result<String> {
-        self.questions.write_all(format!("{name}\n").as_bytes())?;
-        let mut answer = Vec::new();
-        let mut buffer = [0; 512];
-        while !answer.ends_with(b"\n") {
+    fn exchange(&mut self, names: &[&str]) -> io::Result<Vec<String>> {
+        self.questions.write_all(names.iter().flat_map(|it| [it, "\n"]).collect::<String>().as_bytes())?;
+        let mut answers = Vec::new();
+        let mut buffer = [0; PIPE_BYTES_MIN];
+        let mut lines = 0;
+        while lines < names.len() {
             self.wait()?;
             let read = match self.answers.read(&mut buffer) {
-                Ok(read) => read,
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => &buffer[..read],
                 Err(cause) if cause.kind() == io::ErrorKind::Interrupted => continue,
                 Err(cause) => return Err(cause),
             };
-            if read == 0 || answer.len() > 2 * REF_BYTES_MAX {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            answer.extend_from_slice(&buffer[..read]);
+            answers.extend_from_slice(read);
+            lines += read.split(|it| *it == b'\n').count() - 1;
         }
-        Ok(String::from_utf8_lossy(&answer).trim_end().to_owned())
+        if lines > names.len() {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        Ok(String::from_utf8_lossy(&answers).lines().map(str::to_owned).collect())
     }
 
     /// Waits until git answers, ends or takes too long.
@@ -226,9 +268,30 @@ impl Drop for Asked {
     }
 }
 
-/// The folder of the repository that `path` is or lies in, without links, and whether `path` exists. A path
-/// that a later commit removed lies in the repository of what is left of it.
-fn repository_of(path: &Path) -> Option<(PathBuf, bool)> {
+/// Whether git can take `name` only for the name of an object: an id or a reference, no expression.
+fn is_name(name: &str) -> bool {
+    let harmless = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'.' | b'_' | b'/' | b'-');
+    (1..=REF_BYTES_MAX).contains(&name.len()) && name.bytes().all(harmless)
+}
+
+/// What git's answer about the object `name` means.
+fn verdict(name: &str, path_exists: bool, said: Result<String, String>) -> Verified {
+    // That there is no git is true of every commit and told once.
+    let said = said.map_err(|why| (if why == NO_GIT { "" } else { "path" }, why))?;
+    let name = text::quoted(name);
+    match said.as_str() {
+        "commit" => Ok(()),
+        // A repository further up was asked only in case the path was in it once.
+        _ if !path_exists => Err(("path", "there is no such repository, nor such a path in one".to_owned())),
+        _ if said.ends_with(" missing") => Err(("ref", format!("has no commit {name}"))),
+        _ if said.ends_with(" ambiguous") => Err(("ref", format!("has several objects {name}"))),
+        kind => Err(("ref", format!("{name} is a {kind}, no commit"))),
+    }
+}
+
+/// The repository that `path` is or lies in. A path that a later commit removed lies in the repository of
+/// what is left of it.
+fn repository_of(path: &Path) -> Found {
     let real = |it: &Path| if it.as_os_str().is_empty() { Path::new(".") } else { it }.canonicalize().ok();
     let (at, folder) = path.ancestors().enumerate().find_map(|(at, it)| Some((at, real(it)?)))?;
     folder.ancestors().find(|it| is_repository(it)).map(|it| (it.to_owned(), at == 0))
@@ -254,6 +317,7 @@ mod tests {
         let output = command
             .arg("-C")
             .arg(folder)
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .args(["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "init.defaultBranch=main"])
             .args(arguments)
             .output()
@@ -264,14 +328,19 @@ mod tests {
 
     /// A repository with one commit, and the commit's id.
     fn repository() -> (tempfile::TempDir, String) {
+        repository_saying("first")
+    }
+
+    fn repository_saying(message: &str) -> (tempfile::TempDir, String) {
         let folder = tempfile::tempdir().unwrap();
         run(folder.path(), &["init", "--quiet"]);
-        run(folder.path(), &["commit", "--quiet", "--allow-empty", "-m", "first"]);
+        run(folder.path(), &["commit", "--quiet", "--allow-empty", "-m", message]);
         let commit = run(folder.path(), &["rev-parse", "HEAD"]);
         (folder, commit)
     }
 
-    fn said(found: Verified) -> String {
+    fn check(git: &mut Git, path: &Path, name: &str) -> String {
+        let found = git.check(&[Question { path: path.to_owned(), name: name.to_owned() }]).remove(0);
         found.map_or_else(|(field, what)| format!("{field}: {what}"), |()| "verified".to_owned())
     }
 
@@ -283,11 +352,29 @@ mod tests {
         std::fs::File::create(root.join("src/a.rs")).unwrap();
         let mut git = Git::default();
         for path in ["", "src", "src/a.rs", "src/gone/b.rs"] {
-            assert_eq!(said(git.check(&root.join(path), &commit)), "verified", "{path:?}");
+            assert_eq!(check(&mut git, &root.join(path), &commit), "verified", "{path:?}");
         }
-        assert_eq!(said(git.check(root, &commit[..10])), "verified");
-        assert_eq!(said(git.check(root, "main")), "verified");
+        assert_eq!(check(&mut git, root, &commit[..10]), "verified");
+        assert_eq!(check(&mut git, root, "main"), "verified");
         assert_eq!(git.repositories.len(), 1);
+    }
+
+    #[test]
+    fn many_questions_are_answered_in_their_order() {
+        let (folder, commit) = repository();
+        let (other, other_commit) = repository_saying("other");
+        let long = "x".repeat(REF_BYTES_MAX);
+        let mut questions = Vec::new();
+        for at in 0..1000 {
+            let path = if at % 3 == 0 { other.path() } else { folder.path() };
+            let name = [&commit, &other_commit, &long, "a b"][at % 4];
+            questions.push(Question { path: path.to_owned(), name: name.to_owned() });
+        }
+        let mut git = Git::default();
+        for (question, answer) in questions.iter().zip(git.check(&questions)) {
+            let there = if question.path == other.path() { &other_commit } else { &commit };
+            assert_eq!(answer.is_ok(), question.name == *there, "{question:?}: {answer:?}");
+        }
     }
 
     #[test]
@@ -296,7 +383,7 @@ mod tests {
         let bare = folder.path().join("bare.git");
         run(folder.path(), &["clone", "--quiet", "--bare", ".", "bare.git"]);
         let mut git = Git::default();
-        assert_eq!(said(git.check(&bare, &commit)), "verified");
+        assert_eq!(check(&mut git, &bare, &commit), "verified");
         assert_eq!(git.repositories[0].folder, bare.canonicalize().unwrap());
     }
 
@@ -308,27 +395,27 @@ mod tests {
         let tree = run(root, &["rev-parse", "HEAD^{tree}"]);
         let mut git = Git::default();
         assert_eq!(
-            said(git.check(root, &"0".repeat(40))),
+            check(&mut git, root, &"0".repeat(40)),
             format!("ref: has no commit \"{}\"", "0".repeat(40))
         );
-        assert_eq!(said(git.check(root, &tree)), format!("ref: \"{tree}\" is a tree, no commit"));
-        assert_eq!(said(git.check(root, "v1")), "ref: \"v1\" is a tag, no commit");
+        assert_eq!(check(&mut git, root, &tree), format!("ref: \"{tree}\" is a tree, no commit"));
+        assert_eq!(check(&mut git, root, "v1"), "ref: \"v1\" is a tag, no commit");
         assert_eq!(
-            said(git.check(&root.join("gone"), &"0".repeat(40))),
+            check(&mut git, &root.join("gone"), &"0".repeat(40)),
             "path: there is no such repository, nor such a path in one"
         );
-        assert_eq!(said(git.check(root, &commit)), "verified", "the child goes on after a no");
+        assert_eq!(check(&mut git, root, &commit), "verified", "the child goes on after a no");
         for odd in ["", "a b", "HEAD\nHEAD", "HEAD^{tree}", ":/first", "@{u}", "é", &"a".repeat(300)] {
-            let answer = said(git.check(root, odd));
+            let answer = check(&mut git, root, odd);
             assert!(answer.contains("is no name of a commit"), "{odd:?}: {answer}");
         }
-        assert_eq!(said(git.check(root, "--help")), "ref: has no commit \"--help\"");
+        assert_eq!(check(&mut git, root, "--help"), "ref: has no commit \"--help\"");
     }
 
     #[test]
     fn outside_of_any_repository_git_is_not_started() {
         let mut git = Git::default();
-        assert_eq!(said(git.check(Path::new("/proc/self"), "main")), "path: is in no git repository");
+        assert_eq!(check(&mut git, Path::new("/proc/self"), "main"), "path: is in no git repository");
         assert!(git.repositories.is_empty());
     }
 
@@ -337,9 +424,9 @@ mod tests {
         let (folder, commit) = repository();
         std::fs::File::create(folder.path().join(".git/config")).unwrap().write_all(b"[broken").unwrap();
         let mut git = Git::default();
-        let answer = said(git.check(folder.path(), &commit));
+        let answer = check(&mut git, folder.path(), &commit);
         assert!(answer.starts_with("path: not checked, since git failed: fatal: bad config"), "{answer}");
-        assert_eq!(said(git.check(folder.path(), &commit)), answer);
+        assert_eq!(check(&mut git, folder.path(), &commit), answer);
         assert!(git.repositories[0].child.is_err());
     }
 
@@ -350,10 +437,10 @@ mod tests {
         for at in 0..=REPOSITORIES_MAX {
             let name = format!("copy{at}");
             run(folder.path(), &["clone", "--quiet", "--bare", ".", &name]);
-            assert_eq!(said(git.check(&folder.path().join(name), &commit)), "verified");
+            assert_eq!(check(&mut git, &folder.path().join(name), &commit), "verified");
         }
         assert_eq!(git.repositories.len(), REPOSITORIES_MAX);
-        assert_eq!(said(git.check(&folder.path().join("copy0"), &commit)), "verified");
+        assert_eq!(check(&mut git, &folder.path().join("copy0"), &commit), "verified");
     }
 
     /// The repository of somebody else may name programs in its configuration.
@@ -387,10 +474,10 @@ mod tests {
         }
         let gone = "1".repeat(40);
         let mut git = Git::default();
-        assert_eq!(said(git.check(root, &commit)), "verified");
-        assert_eq!(said(git.check(root, &gone)), format!("ref: has no commit \"{gone}\""));
+        assert_eq!(check(&mut git, root, &commit), "verified");
+        assert_eq!(check(&mut git, root, &gone), format!("ref: has no commit \"{gone}\""));
         run(root, &["config", "remote.origin.url", &format!("ext::{trap}")]);
-        assert_eq!(said(Git::default().check(root, &gone)), format!("ref: has no commit \"{gone}\""));
+        assert_eq!(check(&mut Git::default(), root, &gone), format!("ref: has no commit \"{gone}\""));
         assert!(!sprung.exists());
 
         // The trap does work: git as it is springs it.

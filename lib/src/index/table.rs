@@ -64,19 +64,27 @@ impl Table {
     pub fn open(logs: &Logs, path: PathBuf) -> Result<Table> {
         let (file, _) = durable::open_or_create(logs.disk(), &path)
             .map_err(|it| Error::io("cannot open the index", &path, it))?;
-        let mut page = Page::new([0; PAGE_BYTES]);
-        let header = match file.read_exact_at(&mut page[..], 0) {
-            Ok(()) => Header::decode(&page),
-            Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => None,
-            Err(cause) => return Err(Error::io("cannot read the index", &path, cause)),
-        };
         let mut table = Table { logs: logs.clone(), path, file, header: Header::empty() };
-        match header {
+        match table.read_header()? {
             Some(it) if table.bytes()? >= (it.buckets + 1) * PAGE_BYTES as u64 => table.header = it,
             // Shorter than its header says: pages that a power cut took.
             _ => table.clear()?,
         }
         Ok(table)
+    }
+
+    /// Whether the file is still as this table left it.
+    pub fn is_current(&self) -> Result<bool> {
+        Ok(self.read_header()?.as_ref() == Some(&self.header))
+    }
+
+    fn read_header(&self) -> Result<Option<Header>> {
+        let mut page = Page::new([0; PAGE_BYTES]);
+        match self.file.read_exact_at(&mut page[..], 0) {
+            Ok(()) => Ok(Header::decode(&page)),
+            Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(cause) => Err(self.failed("cannot read", cause)),
+        }
     }
 
     /// Up to where the table knows the journal.

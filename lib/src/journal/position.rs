@@ -9,6 +9,8 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::identity::hex;
+
 /// A logical offset, with the fingerprint of the line that ends there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -29,16 +31,6 @@ impl Position {
 /// The first 16 hex digits of SHA-256 of a line without its newline.
 pub fn fingerprint(line: &[u8]) -> String {
     hex(&Sha256::digest(line)[..8])
-}
-
-/// Bytes as lower-case hex digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes
-        .iter()
-        .flat_map(|it| [DIGITS[usize::from(it >> 4)], DIGITS[usize::from(it & 15)]])
-        .map(char::from)
-        .collect()
 }
 
 impl fmt::Display for Position {

@@ -6,8 +6,8 @@
 
 use sha2::{Digest, Sha256};
 
-use super::{JournalName, position::hex};
-use crate::{Error, Result, durable, logs::Logs};
+use super::JournalName;
+use crate::{Error, Result, durable, identity::hex, logs::Logs};
 
 /// Keeps `bytes` found at `offset` of a journal; returns the file's name relative to the logs folder.
 pub fn keep(logs: &Logs, name: &JournalName, offset: u64, bytes: &[u8]) -> Result<String> {

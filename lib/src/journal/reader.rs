@@ -21,6 +21,8 @@ use crate::{Error, Kind, Result, logs::Logs};
 /// The longest line that is read as a record: an event of 256 KiB in its widest wrapping.
 pub const LINE_BYTES_MAX: usize = 1 << 20;
 
+/// How often a mark is read before it counts as missing.
+const MARK_TRIES: usize = 3;
 const CHUNK_BYTES: usize = 256 << 10;
 /// The first chunk after a jump: often one line is all that is wanted there.
 const FIRST_CHUNK_BYTES: usize = 8 << 10;
@@ -125,7 +127,7 @@ impl Reader {
     }
 
     /// The next line below the mark; `None` when there is none yet.
-    pub fn next(&mut self) -> Result<Option<Item<'_>>> {
+    pub fn next_item(&mut self) -> Result<Option<Item<'_>>> {
         let mut searched = 0;
         loop {
             let unread = &self.buffer[self.next..];
@@ -162,19 +164,15 @@ impl Reader {
     fn pass_overlong(&mut self) -> Result<Item<'_>> {
         let offset = self.at;
         loop {
-            match newline(&self.buffer[self.next..]) {
-                Some(found) => {
-                    self.next += found + 1;
-                    self.at += found as u64 + 1;
-                    break;
-                }
-                None => {
-                    self.at += (self.buffer.len() - self.next) as u64;
-                    self.next = self.buffer.len();
-                    if !self.fill()? {
-                        break;
-                    }
-                }
+            if let Some(found) = newline(&self.buffer[self.next..]) {
+                self.next += found + 1;
+                self.at += found as u64 + 1;
+                break;
+            }
+            self.at += (self.buffer.len() - self.next) as u64;
+            self.next = self.buffer.len();
+            if !self.fill()? {
+                break;
             }
         }
         Ok(Item::Overlong { offset, end: self.at })
@@ -222,6 +220,55 @@ impl Reader {
     }
 }
 
+/// Single lines by their offset, for look-ups.
+#[derive(Debug)]
+pub struct Lines {
+    segments: Segments,
+    segment: Option<Segment>,
+    end: u64,
+}
+
+impl Lines {
+    /// Look-ups in a journal.
+    pub fn new(logs: &Logs, name: &JournalName) -> Lines {
+        Lines { segments: Segments::new(logs, name), segment: None, end: 0 }
+    }
+
+    /// The line that begins at `offset`, without its newline; `None` when none lies there below the mark.
+    pub fn get(&mut self, offset: u64) -> Result<Option<Vec<u8>>> {
+        if offset >= self.end {
+            self.end = self.segments.refresh()?;
+            if offset >= self.end {
+                return Ok(None);
+            }
+        }
+        let segment = match &self.segment {
+            // An active segment may have been sealed since, and then ends somewhere.
+            Some(it) if it.holds(offset) && (it.end.is_some() || it.base == self.segments.mark.base) => it,
+            _ => self.segment.insert(self.segments.open(offset)?),
+        };
+        let mut line = Vec::new();
+        let mut chunk = BACK_BYTES;
+        loop {
+            let from = offset + line.len() as u64;
+            let start = line.len();
+            let room = chunk.min(segment.end.unwrap_or(self.end).min(self.end).saturating_sub(from));
+            line.resize(start + usize::try_from(room).unwrap_or_default(), 0);
+            let read = read_at(&segment.file, &mut line[start..], from - segment.base)
+                .map_err(|it| Error::io("cannot read", &self.segments.active_path(), it))?;
+            line.truncate(start + read);
+            if let Some(length) = newline(&line[start..]) {
+                line.truncate(start + length);
+                return Ok(Some(line));
+            }
+            if read == 0 || line.len() > LINE_BYTES_MAX {
+                return Ok(None);
+            }
+            chunk *= 16;
+        }
+    }
+}
+
 /// The last whole line below the mark, with its position; `None` in an empty journal.
 pub(super) fn last_line(logs: &Logs, name: &JournalName) -> Result<Option<(Position, Vec<u8>)>> {
     let mut segments = Segments::new(logs, name);
@@ -234,6 +281,13 @@ pub(crate) fn line_before(logs: &Logs, name: &JournalName, offset: u64) -> Resul
     let mut segments = Segments::new(logs, name);
     segments.refresh()?;
     segments.line_before(offset)
+}
+
+/// The bytes between two offsets below the mark, of one segment.
+pub(super) fn bytes(logs: &Logs, name: &JournalName, from: u64, to: u64) -> Result<Vec<u8>> {
+    let mut segments = Segments::new(logs, name);
+    segments.refresh()?;
+    segments.bytes(from, to)
 }
 
 /// Whether the active segment has bytes beyond its mark.
@@ -321,8 +375,7 @@ impl Segments {
             }
         }
         // A mark that is being written may be read half; it is there a moment later.
-        const TRIES: usize = 3;
-        for _ in 0..TRIES {
+        for _ in 0..MARK_TRIES {
             let Some(file) = &self.lock else { break };
             if let Some(mark) = Mark::read(file).map_err(|it| Error::io("cannot read the mark", &path, it))? {
                 self.mark = mark;
@@ -379,6 +432,17 @@ impl Segments {
         Ok(last)
     }
 
+    /// The bytes between two offsets of one segment.
+    fn bytes(&mut self, from: u64, to: u64) -> Result<Vec<u8>> {
+        let segment = self.open(from)?;
+        let mut bytes = vec![0; usize::try_from(to - from).unwrap_or_default()];
+        segment
+            .file
+            .read_exact_at(&mut bytes, from - segment.base)
+            .map_err(|it| Error::io("cannot read", &self.active_path(), it))?;
+        Ok(bytes)
+    }
+
     /// The line that ends at `offset`, without its newline; `None` at the start of the journal.
     fn line_before(&mut self, offset: u64) -> Result<Option<Vec<u8>>> {
         if offset == 0 {
@@ -394,14 +458,16 @@ impl Segments {
                 io::ErrorKind::UnexpectedEof => self.replaced(&format!("it ends before offset {offset}")),
                 _ => Error::io("cannot read", &self.active_path(), it),
             })?;
-            if bytes.pop() != Some(b'\n') {
-                return Err(self.replaced(&format!("no line ends at offset {offset}")));
+            // Without a newline there its place was damaged, and the line ends here all the same.
+            if bytes.last() == Some(&b'\n') {
+                bytes.pop();
             }
             match memchr::memrchr(b'\n', &bytes) {
                 Some(newline) => return Ok(Some(bytes.split_off(newline + 1))),
                 None if start == 0 => return Ok(Some(bytes)),
+                // Of what is no record the end is enough to know it again.
                 None if bytes.len() > LINE_BYTES_MAX => {
-                    return Err(self.replaced(&format!("no record ends at offset {offset}")));
+                    return Ok(Some(bytes.split_off(bytes.len() - LINE_BYTES_MAX)));
                 }
                 None => length *= 16,
             }

@@ -11,7 +11,7 @@
 
 use serde_json::json;
 
-use super::{Item, JournalName, Position, Reader, active::Active, reader};
+use super::{JournalName, Lines, Position, Reader, active::Active, reader};
 use crate::{
     Error, Kind, Result,
     audit::{self, Action, Draft, Outcome},
@@ -84,13 +84,32 @@ impl Journal {
         reader::last_line(&self.logs, &self.name)
     }
 
-    /// The line that begins at `offset`, if it lies below the mark.
-    pub fn line_at(&self, offset: u64) -> Result<Option<Vec<u8>>> {
-        let mut reader = Reader::open_at(&self.logs, &self.name, offset)?;
-        match reader.next()? {
-            Some(Item::Line { text, .. }) => Ok(Some(text.to_vec())),
-            _ => Ok(None),
+    /// Look-ups of single lines by their offset.
+    pub fn lines(&self) -> Lines {
+        Lines::new(&self.logs, &self.name)
+    }
+
+    /// The logical offset up to which the journal may be read by now.
+    pub fn end(&self) -> Result<u64> {
+        Ok(Reader::open_at(&self.logs, &self.name, 0)?.end())
+    }
+
+    /// The bytes between two offsets below the mark, for what is no record.
+    pub fn bytes(&self, from: u64, to: u64) -> Result<Vec<u8>> {
+        reader::bytes(&self.logs, &self.name, from, to)
+    }
+
+    /// The position at `offset` of a person's choice.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when no line begins there.
+    pub fn position_chosen(&self, offset: u64) -> Result<Position> {
+        let end = self.end()?;
+        if offset == 0 || offset <= end && self.bytes(offset - 1, offset)? == b"\n" {
+            return self.position_at(offset);
         }
+        let what = format!("no line of {} begins at offset {offset}; it ends at {end}", self.name.file());
+        Err(Error::new(Kind::Usage, "", what).cure("give start, end or the offset of a line"))
     }
 
     /// The position at `offset`, which must be the end of a line below the mark.
@@ -224,8 +243,8 @@ impl Writer {
         }
         match audit::append(&logs, &batch.drafts) {
             Ok(audited) => {
-                let chain = batch.chain.clone().unwrap_or_default();
-                self.active.move_mark(audited, chain.seq, &chain.head)
+                let (seq, head) = batch.chain.as_ref().map_or((0, ""), |it| (it.seq, it.head.as_str()));
+                self.active.move_mark(audited, seq, head)
             }
             Err(failure) => {
                 if !failure.is_durable {

@@ -1,0 +1,249 @@
+//! Milestones into their journal: each id once, for ever.
+//!
+//! # Invariants
+//! - What [`Emitter::commit`] calls appended is on disk and audited; a duplicate is there already.
+//! - An id names one content: the same id with another content is a conflict, and nothing is written.
+//! - The lock is held for one batch at a time, never while input is waited for.
+//!
+//! Not here: reading and judging the input (`event`, `evidence`), printing (`milestone-emit`).
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{
+    Error, Kind, Result,
+    audit::{Action, Draft, Outcome},
+    event::{LeftOut, MilestoneEvent},
+    identity,
+    index::Index,
+    journal::{Batch, Described, Journal, JournalName, Lines},
+    logs::Logs,
+    schema::FieldError,
+};
+
+/// The journal that is the source of record.
+pub const SOURCE: &str = "milestones";
+
+/// The journal of milestones.
+pub fn milestones(logs: &Logs) -> Journal {
+    Journal::new(logs, JournalName::internal(SOURCE), describe)
+}
+
+/// What settling must know of a milestone.
+fn describe(line: &[u8]) -> Option<Described> {
+    let event = MilestoneEvent::from_line(line).ok()?;
+    Some(Described { key: identity::milestone_key(&event.milestone_id), scope: Some(event.scope) })
+}
+
+/// The index is by milestone id.
+fn keys_of(line: &[u8], each: &mut dyn FnMut(&str)) {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Id<'l> {
+        #[serde(borrow)]
+        milestone_id: std::borrow::Cow<'l, str>,
+    }
+    if let Ok(Id { milestone_id }) = serde_json::from_slice(line) {
+        each(&milestone_id);
+    }
+}
+
+/// One piece of input, judged.
+#[derive(Debug)]
+pub enum Offer {
+    /// A valid event.
+    Event {
+        /// Where it stood in the input, such as `stdin:3`.
+        place: String,
+        /// The event, normalised.
+        event: MilestoneEvent,
+        /// Which of its fields the input left out.
+        left_out: LeftOut,
+    },
+    /// Input that was refused.
+    Refused {
+        /// Where it stood in the input.
+        place: String,
+        /// Why.
+        errors: Vec<FieldError>,
+    },
+}
+
+/// What became of an [`Offer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Emitted {
+    /// It is in the journal at this logical offset.
+    Appended(u64),
+    /// It was there, with the same content, at this logical offset.
+    Duplicate(u64),
+    /// The id is there with another content, at this logical offset.
+    Conflict(u64),
+    /// Its input was refused.
+    Refused,
+    /// Nothing is wrong with it, but something else in a batch of all or nothing was refused.
+    HeldBack,
+}
+
+/// Takes offers into the journal, batch by batch.
+#[derive(Debug)]
+pub struct Emitter {
+    journal: Journal,
+    lines: Lines,
+    index: Option<Index>,
+}
+
+impl Emitter {
+    /// An emitter into the milestones of a logs folder.
+    pub fn new(logs: &Logs) -> Emitter {
+        let journal = milestones(logs);
+        Emitter { lines: journal.lines(), journal, index: None }
+    }
+
+    /// Takes a batch, of at most [`crate::journal::BATCH_RECORDS_MAX`] offers; what it answers is in their order.
+    pub fn commit(&mut self, offers: &[Offer]) -> Result<Vec<Emitted>> {
+        self.take(offers, false)
+    }
+
+    /// Takes all of the offers or, when one of them is refused or a conflict, none; through any crash.
+    pub fn commit_all_or_nothing(&mut self, offers: &[Offer]) -> Result<Vec<Emitted>> {
+        self.take(offers, true)
+    }
+
+    /// Ends the work; the next call of anybody finds its look-ups quickly.
+    pub fn finish(self) -> Result<()> {
+        let Some(mut index) = self.index else { return Ok(()) };
+        if !index.is_long() {
+            return Ok(());
+        }
+        let _lock = self.journal.write()?;
+        index.refresh()?;
+        index.finish()
+    }
+
+    fn take(&mut self, offers: &[Offer], all_or_nothing: bool) -> Result<Vec<Emitted>> {
+        let mut writer = self.journal.write()?;
+        match &mut self.index {
+            Some(index) => index.refresh()?,
+            None => self.index = Some(Index::open(&self.journal, keys_of)?),
+        }
+        let mut batch = Batch::default();
+        let mut taken = Taken::default();
+        for offer in offers {
+            let emitted = match offer {
+                Offer::Refused { place, errors } => {
+                    batch.audit(refusal(place, errors));
+                    Emitted::Refused
+                }
+                Offer::Event { event, left_out, .. } => {
+                    self.place(event, left_out, writer.end(), &mut batch, &mut taken)?
+                }
+            };
+            taken.emitted.push(emitted);
+        }
+        let refuses = |it: &Emitted| matches!(it, Emitted::Refused | Emitted::Conflict(_));
+        if all_or_nothing && taken.emitted.iter().any(refuses) {
+            let mut only_audit = Batch::default();
+            offers
+                .iter()
+                .zip(&mut taken.emitted)
+                .for_each(|(offer, emitted)| hold_back(offer, emitted, &mut only_audit));
+            writer.append(&only_audit)?;
+            return Ok(taken.emitted);
+        }
+        if all_or_nothing {
+            writer.append_all_or_nothing(&batch)?;
+        } else {
+            writer.append(&batch)?;
+        }
+        if let Some(index) = &mut self.index {
+            for (event, offset, end) in taken.appended {
+                index.add_key(&event.milestone_id, offset, end);
+            }
+            // Still under the lock, which is what the index is used under.
+            index.settle()?;
+        }
+        Ok(taken.emitted)
+    }
+
+    /// Decides about one event, against the journal and against what is before it in the batch.
+    fn place<'o>(
+        &mut self,
+        event: &'o MilestoneEvent,
+        left_out: &LeftOut,
+        base: u64,
+        batch: &mut Batch,
+        taken: &mut Taken<'o>,
+    ) -> Result<Emitted> {
+        let key = identity::milestone_key(&event.milestone_id);
+        let draft = |outcome, detail| Draft::of(Action::Emit, outcome, &key, &event.scope, detail);
+        let stored = match taken.by_id.get(event.milestone_id.as_str()) {
+            Some((event, offset)) => Some(((*event).clone(), *offset)),
+            None => self.stored(&event.milestone_id)?,
+        };
+        if let Some((stored, offset)) = stored {
+            let detail = json!({ "of": offset });
+            return Ok(if event.same_content(&stored, left_out) {
+                batch.audit(draft(Outcome::Duplicate, detail));
+                Emitted::Duplicate(offset)
+            } else {
+                batch.audit(draft(Outcome::Conflict, detail));
+                Emitted::Conflict(offset)
+            });
+        }
+        let offset = base + batch.bytes();
+        let line = event.to_line().map_err(|it| Error::new(Kind::BadData, it.path, it.message))?;
+        batch.push(&line);
+        batch.audit(draft(Outcome::Appended, json!({ "journal": SOURCE, "offset": offset })));
+        taken.by_id.insert(&event.milestone_id, (event, offset));
+        taken.appended.push((event, offset, base + batch.bytes()));
+        Ok(Emitted::Appended(offset))
+    }
+
+    /// The event with this id in the journal, and its offset.
+    fn stored(&mut self, id: &str) -> Result<Option<(MilestoneEvent, u64)>> {
+        let Some(index) = &mut self.index else { return Ok(None) };
+        for offset in index.find(id)? {
+            // A hit is a candidate: another id may have the same hash.
+            let line = self.lines.get(offset)?;
+            if let Some(stored) = line.and_then(|it| MilestoneEvent::from_line(&it).ok())
+                && stored.milestone_id == id
+            {
+                return Ok(Some((stored, offset)));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// What one batch has come to so far.
+#[derive(Debug, Default)]
+struct Taken<'o> {
+    emitted: Vec<Emitted>,
+    by_id: HashMap<&'o str, (&'o MilestoneEvent, u64)>,
+    /// Each with its offset and the offset after it.
+    appended: Vec<(&'o MilestoneEvent, u64, u64)>,
+}
+
+/// In a batch of which nothing is taken: only what is wrong is audited, the rest is held back.
+fn hold_back(offer: &Offer, emitted: &mut Emitted, batch: &mut Batch) {
+    match (offer, &emitted) {
+        (Offer::Refused { place, errors }, _) => batch.audit(refusal(place, errors)),
+        (Offer::Event { event, .. }, Emitted::Conflict(offset)) => {
+            let key = identity::milestone_key(&event.milestone_id);
+            let detail = json!({ "of": offset });
+            batch.audit(Draft::of(Action::Emit, Outcome::Conflict, &key, &event.scope, detail));
+        }
+        (_, Emitted::Duplicate(_)) => {}
+        _ => *emitted = Emitted::HeldBack,
+    }
+}
+
+/// The audit record of refused input: where it stood and which fields were wrong, never the input itself.
+fn refusal(place: &str, errors: &[FieldError]) -> Draft {
+    const ERRORS_KEPT: usize = 5;
+    let errors: Vec<_> =
+        errors.iter().take(ERRORS_KEPT).map(|it| json!({ "path": it.path, "message": it.message })).collect();
+    Draft::new(Action::Emit, Outcome::Rejected, json!({ "input": place, "errors": errors }))
+}
