@@ -110,8 +110,14 @@ mod tests {
     fn the_longest_mark_fits_and_comes_back() {
         let longest = u64::MAX;
         let head = "f".repeat(64);
-        let mark =
-            Mark { base: longest, length: longest, audit_offset: longest, undo: false, seq: longest, head };
+        let mark = Mark {
+            base: longest,
+            length: longest,
+            audit_offset: longest,
+            seq: longest,
+            head,
+            ..Mark::default()
+        };
         let bytes = encode(&mark).unwrap();
         assert_eq!(bytes.len(), MARK_BYTES);
         assert_eq!(decode(&bytes), Some(mark));
@@ -128,5 +134,7 @@ mod tests {
             assert!(decode(&bytes[..at]).is_none(), "cut at {at}");
         }
         assert_eq!(decode(&[]), None);
+        let next = encode(&Mark { version: 2, ..mark }).unwrap();
+        assert_eq!(decode(&next), None, "another version is not believed");
     }
 }
