@@ -36,7 +36,7 @@ use crate::{
     queue, redrive,
 };
 pub use control::{Command, Control};
-pub use engine::{Engine, Order, Outgoing, Pause, Settings, Summary, World};
+pub use engine::{Engine, Order, Outgoing, Pause, Settings, Summary, World, outlook};
 pub use event::{Detail, Event};
 pub use item::{Item, Route};
 pub use lanes::{LANES_MAX, Lane, LaneName, Lanes, Retry};

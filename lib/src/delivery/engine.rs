@@ -33,6 +33,7 @@ use crate::{
     envelope::DeadLetter,
     identity,
     journal::{self, Item as Found, Journal, Reader},
+    state_file::{self, Loaded},
     text,
 };
 
@@ -172,6 +173,8 @@ pub struct Engine {
     control_seen: Option<Timestamp>,
     has_room: bool,
     has_said_clock: bool,
+    /// Events of this run.
+    events: u64,
 }
 
 /// A pass over the queue below the mark, for the lanes that are free.
@@ -211,12 +214,18 @@ impl Engine {
             control_seen: None,
             has_room: false,
             has_said_clock: false,
+            events: 0,
         };
         if engine.state.rebase(now) {
             engine.store.touch();
         }
         engine.take_url(now, world);
         Ok(engine)
+    }
+
+    /// How much has happened in this run: a number that grows with every event.
+    pub fn events(&self) -> u64 {
+        self.events
     }
 
     /// What is remembered.
@@ -771,7 +780,7 @@ impl Engine {
             breaker,
         });
         self.state.apply(&event, false);
-        self.store.push(event, None, now);
+        self.push(event, None, now);
     }
 
     fn quarantine(
@@ -805,7 +814,7 @@ impl Engine {
         let scope = head.and_then(|it| it.scope).map(|it| it.to_string());
         let event = Event::Item { outcome: Outcome::Quarantined, key, scope, detail };
         self.state.apply(&event, false);
-        self.store.push(event, None, now);
+        self.push(event, None, now);
         Ok(())
     }
 
@@ -842,6 +851,11 @@ impl Engine {
             detail: Box::new(detail),
         };
         self.state.apply(&event, false);
+        self.push(event, dead, now);
+    }
+
+    fn push(&mut self, event: Event, dead: Option<DeadLetter>, now: Timestamp) {
+        self.events += 1;
         self.store.push(event, dead, now);
     }
 
@@ -864,8 +878,19 @@ impl Engine {
     }
 }
 
+/// What another instance has saved, and how much is not settled by it; none when it has saved nothing yet.
+pub fn outlook(consumer: &Consumer) -> Result<Option<(State, u64)>> {
+    Ok(match state_file::load::<State>(consumer.logs(), &consumer.state_file())? {
+        Loaded::Found(state) => {
+            let pending = pending(consumer, &state)?;
+            Some((state, pending))
+        }
+        Loaded::Missing | Loaded::Damaged(_) => None,
+    })
+}
+
 /// Items of this consumer that are not settled: what waits in lanes, and every record beyond the mark.
-pub(super) fn pending(consumer: &Consumer, state: &State) -> Result<u64> {
+fn pending(consumer: &Consumer, state: &State) -> Result<u64> {
     let mut reader = Reader::open_at(consumer.logs(), consumer.queue_name(), state.cursor.offset)?;
     let mut beyond = 0;
     while let Some(found) = reader.next_item()? {

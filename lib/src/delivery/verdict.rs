@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | 2xx with the contract's body and this item's id (`--ack 2xx`: any 2xx) | acknowledged |
 //! | 400 409 413 415 422 with the contract's body (`--ack 2xx`: with any) | the item's fault |
-//! | 500 and every 5xx not named below; an answer broken off, mis-framed or too large | the application's |
+//! | 500 and every 5xx not named below; an answer broken off, mis-framed or too large whose body matters | the application's |
 //! | no answer: connection, name, TLS, time; 408 425 429 502 503 504 520–530 | the endpoint's, may pass |
 //! | 401 403 404 405, 3xx, other 4xx; a 2xx or 4xx without the contract's body | the configuration's |
 //! | 410, or the header `webhook-delivery: disable` with any answer | the endpoint is gone |
@@ -44,10 +44,12 @@ pub enum AckMode {
 pub enum Attempted {
     /// A complete answer.
     Answered(HttpAnswer),
-    /// An answer began, but was broken off, mis-framed or too large; its status if it got so far.
+    /// An answer began, but was broken off, mis-framed or too large.
     Broken {
-        /// The status, if one came.
-        status: Option<u16>,
+        /// Status and headers, if they came whole; the body is empty.
+        head: Option<HttpAnswer>,
+        /// Whether only the body is too large.
+        is_oversized: bool,
         /// What is wrong with it.
         what: String,
     },
@@ -154,7 +156,14 @@ pub fn judge(attempted: &Attempted, id: &str, mode: AckMode, now: Timestamp) -> 
     };
     match attempted {
         Attempted::Answered(answer) => judge_answer(answer, id, mode, now),
-        Attempted::Broken { status, what } => failed(Fault::Application, "broken-answer", *status, what),
+        Attempted::Broken { head: Some(head), is_oversized, what }
+            if says_enough(head.status, mode, *is_oversized) =>
+        {
+            Judgement { answer: shortened(what), ..judge_answer(head, id, mode, now) }
+        }
+        Attempted::Broken { head, what, .. } => {
+            failed(Fault::Application, "broken-answer", head.as_ref().map(|it| it.status), what)
+        }
         Attempted::Unanswered { how, what } => {
             let reason = match how {
                 Unanswered::Name => "name",
@@ -165,6 +174,16 @@ pub fn judge(attempted: &Attempted, id: &str, mode: AckMode, now: Timestamp) -> 
             failed(Fault::Endpoint, reason, None, what)
         }
         Attempted::Forbidden { what } => failed(Fault::Configuration, "forbidden-address", None, what),
+    }
+}
+
+/// Whether a status is judged without its body. The error page of a proxy may be of any size.
+fn says_enough(status: u16, mode: AckMode, is_oversized: bool) -> bool {
+    match status {
+        400 | 409 | 413 | 415 | 422 => false,
+        200..=299 => mode == AckMode::AnySuccess && is_oversized,
+        300..=599 => true,
+        _ => false,
     }
 }
 
@@ -347,8 +366,22 @@ mod tests {
             let it = Attempted::Unanswered { how, what: "x".into() };
             assert_eq!(judged(it), (Verdict::Failed(Fault::Endpoint), reason));
         }
-        let it = Attempted::Broken { status: Some(200), what: "x".into() };
-        assert_eq!(judged(it), (Verdict::Failed(Fault::Application), "broken-answer"));
+        for (head, is_oversized, expected) in [
+            (None, false, Fault::Application),
+            (Some(200), false, Fault::Application),
+            (Some(400), true, Fault::Application),
+            (Some(500), false, Fault::Application),
+            (Some(503), false, Fault::Endpoint),
+            (Some(404), true, Fault::Configuration),
+        ] {
+            let head = head.map(|it| answer(it, ""));
+            let it = Attempted::Broken { head, is_oversized, what: "x".into() };
+            assert_eq!(judged(it).0, Verdict::Failed(expected));
+        }
+        let it = Attempted::Broken { head: Some(answer(200, "")), is_oversized: true, what: "x".into() };
+        assert_eq!(judged(it.clone()).1, "accepted", "any success is one, however long");
+        let it = judge(&it, "m1", AckMode::Contract, Timestamp::default());
+        assert_eq!(it.verdict, Verdict::Failed(Fault::Application));
         let it = Attempted::Forbidden { what: "x".into() };
         assert_eq!(judged(it).0, Verdict::Failed(Fault::Configuration));
     }
