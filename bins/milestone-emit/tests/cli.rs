@@ -66,6 +66,7 @@ fn the_same_command_again_is_a_duplicate_and_another_content_a_conflict() {
     let conflict = scratch.run(TOOL, &other).exits(2);
     assert_eq!(conflict.all("status"), ["conflict"]);
     assert!(conflict.stderr.contains("other content"), "{}", conflict.stderr);
+    assert_eq!(conflict.results()[0]["input"], "the command line");
     assert_eq!(scratch.records("milestones").len(), 1);
     assert_eq!(outcomes(&scratch), ["appended", "duplicate", "conflict"]);
     assert_eq!(scratch.run(TOOL, &[&FLAGS[..], &["--quiet"]].concat()).exits(0).stdout, "");
@@ -105,6 +106,21 @@ fn one_bad_line_is_named_and_stops_nothing_else() {
     assert_eq!(outcomes(&scratch), ["appended", "rejected", "rejected", "duplicate", "appended"]);
     let quiet = scratch.feed(TOOL, &["-q", "-"], &input).exits(65);
     assert_eq!(quiet.all("status"), ["rejected", "rejected"], "refused lines stay");
+}
+
+#[test]
+fn a_conflict_names_its_line_and_refused_lines_their_id() {
+    let scratch = Scratch::new();
+    let mut other = milestone("a");
+    other["claim"] = json!("Something else.");
+    let mut bad = milestone("b");
+    bad["scope"] = json!(7);
+    scratch.write("in", lines(&[milestone("a"), other, bad]));
+    let run = scratch.run(TOOL, &["in"]).exits(65);
+    assert_eq!(run.all("status"), ["appended", "conflict", "rejected"]);
+    assert_eq!(run.all("milestoneId"), ["a", "a", "b"]);
+    assert_eq!(run.results()[1]["input"], "in:2");
+    assert!(run.stderr.contains("in:2: /milestoneId: \"a\" is at offset 0"), "{}", run.stderr);
 }
 
 #[test]
@@ -198,6 +214,7 @@ fn all_or_nothing_appends_nothing_when_anything_is_refused() {
     let run =
         scratch.feed(TOOL, &["--all-or-nothing"], &lines(&[milestone("a"), bad, milestone("c")])).exits(65);
     assert_eq!(run.all("status"), ["valid", "rejected", "valid"]);
+    assert!(run.stderr.contains("nothing was appended") && run.stderr.contains("2 valid"), "{}", run.stderr);
     assert!(scratch.records("milestones").is_empty());
     scratch.feed(TOOL, &["--all-or-nothing"], &lines(&[milestone("a"), milestone("c")])).exits(0);
     assert_eq!(scratch.records("milestones").len(), 2);
