@@ -277,6 +277,36 @@ fn evidence_is_looked_for_hashed_and_if_asked_required() {
     assert_eq!(emit("c", "no.log", "off").exits(0).stderr, "");
 }
 
+#[test]
+fn a_commit_is_named_by_ref_in_a_repository_or_by_its_hash_alone() {
+    let scratch = Scratch::new();
+    let repository = scratch.dir().join("repository");
+    fs::create_dir(&repository).unwrap();
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        command.args(["-c", "user.name=n", "-c", "user.email=e", "-C"]).arg(&repository).args(arguments);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    git(&["init", "--quiet"]);
+    git(&["commit", "--quiet", "--allow-empty", "-m", "first"]);
+    let commit = git(&["rev-parse", "HEAD"]);
+    let root = format!("--evidence-root={}", repository.display());
+    let emit = |evidence: Value| {
+        let mut event = milestone("a");
+        event["evidence"] = json!([evidence]);
+        scratch.feed(TOOL, &["--dry-run", "--verify-evidence=require", &root], &lines(&[event]))
+    };
+    emit(json!({ "type": "commit", "path": ".", "summary": "s", "ref": commit })).exits(0);
+    emit(json!({ "type": "commit", "path": commit, "summary": "s" })).exits(0);
+    emit(json!({ "type": "commit", "path": &commit[..9], "summary": "s" })).exits(0);
+    let other = "5dc283a7417b3d4214797afed657303aee1487cb";
+    let gone = emit(json!({ "type": "commit", "path": other, "summary": "s" })).exits(65);
+    assert!(gone.stderr.contains("has no commit"), "{}", gone.stderr);
+    emit(json!({ "type": "commit", "path": ".", "summary": "s" })).exits(65);
+}
+
 /// By sha256sum, so that the value does not come from the code under test.
 fn sha256(text: &str) -> String {
     let command = Command::new("sha256sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
