@@ -24,7 +24,7 @@ use milepost::{
     audit::Outcome,
     cli::Messages,
     ingest::Receipt,
-    journal::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Journal, JournalName},
+    journal::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Journal, JournalName, keep_in_quarantine},
     logs::Logs,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -183,9 +183,13 @@ impl Keeper {
         for ledger in [&self.milestones, &self.events, &self.rejected] {
             ledger.journal().write().map(drop)?;
         }
-        for offset in self.feed.catch_up()? {
+        for (offset, end) in self.feed.catch_up()? {
+            let journal = self.milestones.journal();
+            let copy =
+                keep_in_quarantine(journal.logs(), journal.name(), offset, &journal.bytes(offset, end)?)?;
             self.messages.warn(format!(
-                "{FEED}.jsonl: offset {offset}: the line is damaged and passed over; restore it from a copy"
+                "{FEED}.jsonl: offset {offset}: the line is damaged and passed over; restore it from a backup; \
+                 what is left of it is in {copy}"
             ));
         }
         self.dead_letters.read(self.rejected.journal())

@@ -3,13 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    process::Stdio,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     thread,
 };
 
 use serde_json::{Value, json};
 
-use crate::client::{Folder, event, read, send, signed};
+use crate::client::{Folder, Receiver, event, read, send, signed};
 
 #[test]
 fn without_a_secret_it_does_not_listen() {
@@ -152,6 +153,32 @@ fn killed_at_any_time_it_has_lost_nothing_that_it_accepted_and_holds_nothing_twi
     for id in seen.iter().step_by(17) {
         assert_eq!(receiver.emit(id, &Value::Null).verdict(), (200, "duplicate".into()));
     }
+}
+
+#[test]
+fn a_damaged_line_of_the_feed_is_told_kept_and_shown_to_nobody() {
+    let folder = Folder::new();
+    let receiver = folder.start();
+    for id in ["a", "b", "c"] {
+        assert_eq!(receiver.emit(id, &Value::Null).status, 200);
+    }
+    assert_eq!(receiver.end(), 0);
+    let feed = folder.file("receive/feed.jsonl");
+    let mut bytes = fs::read(&feed).unwrap();
+    let key = bytes.windows(11).position(|it| it == b"milestone:b").unwrap();
+    // No item has this field, yet the line is not what was accepted.
+    bytes[key] = 0xff;
+    fs::write(&feed, bytes).unwrap();
+    let mut receiver = Receiver::begin(folder.command(&[]).stderr(Stdio::piped()));
+    let said = receiver.messages().find(|it| it.contains("warning")).unwrap();
+    assert!(said.contains("receive/feed.jsonl: offset") && said.contains("quarantine/"), "{said}");
+    let latest = receiver.get("/api/milestones/latest").json();
+    let ids: Vec<_> = latest["items"].as_array().unwrap().iter().map(|it| &it["milestoneId"]).collect();
+    assert_eq!(ids, ["c", "a"]);
+    assert_eq!(fs::read_dir(folder.file("quarantine")).unwrap().count(), 1);
+    // Sent again it is there once, and the chain goes on.
+    assert_eq!(receiver.emit("b", &Value::Null).verdict(), (200, "accepted".into()));
+    assert_eq!(receiver.get("/api/milestones/latest").json()["items"].as_array().unwrap().len(), 3);
 }
 
 #[test]
