@@ -308,9 +308,15 @@ pub(super) fn shorter(path: &Path, length: u64, synced: u64) -> Error {
 
 fn replaced(path: &Path, what: &str) -> Error {
     let what = format!("the journal was truncated, replaced or rewritten: {what}");
-    Error::new(Kind::BadData, path.display(), what).cure(
-        "logrotate with copytruncate is the usual cause; restore the file, or go on with --resync start, end or an offset",
-    )
+    // The receiver's journals have no consumer that could go on elsewhere: their hash chain begins anew, or not.
+    let is_receivers = path.parent().is_some_and(|it| it.ends_with("receive"));
+    let go_on = if is_receivers {
+        "to begin a new feed move the folders receive and .lock/receive away"
+    } else {
+        "go on with --resync start, end or an offset (milestone-queue, for what it reads)"
+    };
+    Error::new(Kind::BadData, path.display(), what)
+        .cure(format!("logrotate with copytruncate is the usual cause; restore the file, or {go_on}"))
 }
 
 /// One segment file, opened.

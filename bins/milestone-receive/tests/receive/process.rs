@@ -156,6 +156,27 @@ fn killed_at_any_time_it_has_lost_nothing_that_it_accepted_and_holds_nothing_twi
 }
 
 #[test]
+fn a_truncated_feed_stops_it_and_it_says_how_a_new_one_is_begun() {
+    let folder = Folder::new();
+    let receiver = folder.start();
+    receiver.emit("a", &Value::Null);
+    assert_eq!(receiver.end(), 0);
+    fs::write(folder.file("receive/feed.jsonl"), b"").unwrap();
+    let output = folder.run(&[]);
+    assert_eq!(output.status.code(), Some(65));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        text.contains("receive/feed.jsonl") && text.contains("move the folders receive and .lock/receive")
+    );
+    assert!(!text.contains("--resync"), "{text}");
+    fs::rename(folder.file("receive"), folder.file("old")).unwrap();
+    fs::rename(folder.file(".lock/receive"), folder.file("old-lock")).unwrap();
+    let receiver = folder.start();
+    assert_eq!(receiver.emit("a", &Value::Null).verdict(), (200, "accepted".into()));
+    assert_eq!(folder.verify_chain("receive/feed.jsonl"), 1);
+}
+
+#[test]
 fn a_damaged_line_of_the_feed_is_told_kept_and_shown_to_nobody() {
     let folder = Folder::new();
     let receiver = folder.start();
@@ -197,6 +218,10 @@ fn what_may_pass_is_503_until_it_has_passed() {
     assert_eq!(receiver.get("/healthz").status, 503);
     fs::remove_dir(&feed).unwrap();
     fs::copy(&aside, &feed).unwrap();
+    // Whoever sends nothing as long as it is not well gets to know all the same.
+    while receiver.get("/healthz").status != 200 {
+        thread::yield_now();
+    }
     assert_eq!(receiver.emit("b", &Value::Null).verdict(), (200, "accepted".into()));
     assert_eq!(receiver.get("/healthz").status, 200);
     assert_eq!(folder.verify_chain("receive/feed.jsonl"), 2);
