@@ -17,8 +17,10 @@ use milepost::{
     chain::{self, Chain},
     envelope::EventEnvelope,
     event::MilestoneEvent,
+    identity,
     ingest::Receipt,
     journal::Described,
+    text::quoted,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -125,7 +127,14 @@ impl Entry for Milestone {
     }
 
     fn title(&self) -> String {
-        format!("milestone {}", milepost::text::quoted(&self.event.milestone_id))
+        let id = &self.event.milestone_id;
+        let words = format!("milestone {}", quoted(id));
+        // Either of the two may be the one that is known.
+        if self.key == identity::milestone_key(id) {
+            words
+        } else {
+            format!("{words} or its key {}", quoted(&self.key))
+        }
     }
 
     fn to_line(&self, seq: u64, now: Timestamp, prev: &str) -> serde_json::Result<(Vec<u8>, String)> {
@@ -196,7 +205,7 @@ impl Entry for OtherEvent {
     }
 
     fn title(&self) -> String {
-        format!("event {}", milepost::text::quoted(&self.key))
+        format!("event {}", quoted(&self.key))
     }
 
     fn to_line(&self, seq: u64, now: Timestamp, prev: &str) -> serde_json::Result<(Vec<u8>, String)> {

@@ -40,6 +40,7 @@ fn another_event_under_a_known_key_or_id_is_a_conflict_and_kept() {
     receiver.emit("a", &Value::Null);
     let same_id = receiver.post(&under_key("k2", &event("a", &json!({ "claim": "Other." }))));
     let same_key = receiver.post(&under_key("milestone:a", &event("b", &Value::Null)));
+    assert!(same_key.reason().contains("milestone \"b\" or its key \"milestone:a\""), "{same_key:?}");
     for answer in [same_id, same_key] {
         assert_eq!(answer.verdict(), (409, "rejected".into()));
         assert!(answer.reason().contains("accepted before"), "{answer:?}");
