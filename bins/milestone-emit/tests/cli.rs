@@ -415,6 +415,21 @@ fn what_comes_slowly_is_appended_as_it_comes() {
 }
 
 #[test]
+fn a_cut_audit_stops_it_and_it_says_how_to_go_on() {
+    let scratch = Scratch::new();
+    scratch.feed(TOOL, &[], &lines(&[milestone("a"), milestone("b")])).exits(0);
+    let audit = scratch.log("audit.jsonl");
+    let length = fs::metadata(&audit).unwrap().len();
+    fs::File::options().write(true).open(&audit).unwrap().set_len(length - 10).unwrap();
+    let run = scratch.feed(TOOL, &[], &lines(&[milestone("c")])).exits(65);
+    assert!(run.stderr.contains("move .lock/audit.lock away"), "{}", run.stderr);
+    fs::remove_file(scratch.log(".lock/audit.lock")).unwrap();
+    scratch.feed(TOOL, &[], &lines(&[milestone("c")])).exits(0);
+    assert_eq!(scratch.records("milestones").len(), 3);
+    assert_eq!(outcomes(&scratch), ["appended", "quarantined", "appended"]);
+}
+
+#[test]
 fn many_at_once_append_each_id_once() {
     let scratch = Scratch::new();
     let children: Vec<_> = (0..24)

@@ -308,10 +308,11 @@ pub(super) fn shorter(path: &Path, length: u64, synced: u64) -> Error {
 
 fn replaced(path: &Path, what: &str) -> Error {
     let what = format!("the journal was truncated, replaced or rewritten: {what}");
-    // The receiver's journals have no consumer that could go on elsewhere: their hash chain begins anew, or not.
-    let is_receivers = path.parent().is_some_and(|it| it.ends_with("receive"));
-    let go_on = if is_receivers {
-        "to begin a new feed move the folders receive and .lock/receive away"
+    // Hash chains have no consumer that could go on elsewhere: they begin anew, or with what is left.
+    let go_on = if path.parent().is_some_and(|it| it.ends_with("receive")) {
+        "move the folders receive and .lock/receive away to begin a new feed"
+    } else if path.ends_with("audit.jsonl") {
+        "move .lock/audit.lock away to go on from what is left"
     } else {
         "go on with --resync start, end or an offset (milestone-queue, for what it reads)"
     };

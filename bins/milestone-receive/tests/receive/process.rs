@@ -156,6 +156,7 @@ fn killed_at_any_time_it_has_lost_nothing_that_it_accepted_and_holds_nothing_twi
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test damages files itself")]
 fn a_truncated_feed_stops_it_and_it_says_how_a_new_one_is_begun() {
     let folder = Folder::new();
     let receiver = folder.start();
@@ -177,6 +178,7 @@ fn a_truncated_feed_stops_it_and_it_says_how_a_new_one_is_begun() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test damages files itself")]
 fn a_damaged_line_of_the_feed_is_told_kept_and_shown_to_nobody() {
     let folder = Folder::new();
     let receiver = folder.start();
