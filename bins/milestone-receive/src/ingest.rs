@@ -42,7 +42,7 @@ use crate::{
     store::{self, Offer},
 };
 
-/// Bytes of a body.
+/// Bytes of a body; `record::REQUEST_BYTES_KEPT` is as large.
 const BODY_BYTES_MAX: usize = 512 << 10;
 /// How long a request waits for what may pass.
 pub const PATIENCE: Duration = Duration::from_secs(8);

@@ -27,9 +27,9 @@ use serde_json::Value;
 
 use crate::reason::Kept;
 
-/// Bytes of a refused request that are kept: any sensible event fits, and a sender in a loop fills no disk
-/// with the rest.
-const REQUEST_BYTES_KEPT: usize = 64 << 10;
+/// Bytes of a refused request that are kept: all that a request may have (`ingest::BODY_BYTES_MAX`). Only numbers
+/// can take more room here than there, and a line has its limit.
+const REQUEST_BYTES_KEPT: usize = 512 << 10;
 
 /// A milestone that passed every check but identity.
 #[derive(Clone, Debug)]

@@ -34,6 +34,20 @@ fn the_same_again_is_a_duplicate_with_the_first_ones_receipt() {
 }
 
 #[test]
+fn a_conflict_is_kept_whole_however_large() {
+    let folder = Folder::new();
+    let receiver = folder.start();
+    receiver.emit("a", &Value::Null);
+    let claim = "x".repeat(200_000);
+    assert_eq!(receiver.emit("a", &json!({ "claim": claim })).status, 409);
+    assert_eq!(folder.lines("receive/rejected.jsonl")[0]["request"]["event"]["claim"], claim);
+    folder.verify_chain("receive/rejected.jsonl");
+    // Also to the next one that starts.
+    receiver.kill();
+    assert_eq!(folder.start().get("/api/milestones/dead-letter").json()["count"], 1);
+}
+
+#[test]
 fn another_event_under_a_known_key_or_id_is_a_conflict_and_kept() {
     let folder = Folder::new();
     let receiver = folder.start();
