@@ -84,6 +84,8 @@ where
         return Err(error.cure("to drop results, send them to /dev/null"));
     }
     signals::survive_file_size_limit()?;
+    // Files are for the owner and the group from the moment they are made; `durable` widens what is narrower.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o007));
     match arguments::parse(tool, env::args_os().skip(1))? {
         Request::Run(args) => return run(args, out),
         Request::Help => out.raw(help::help(tool, &A::get_args_info()).as_bytes()),

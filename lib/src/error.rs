@@ -73,6 +73,9 @@ impl Kind {
     }
 }
 
+/// "Permission denied"; the other such errno, EPERM, has other causes and cures.
+const EACCES: i32 = 13;
+
 /// A failure with its place, its cause and its cure.
 #[derive(Debug)]
 pub struct Error {
@@ -98,6 +101,9 @@ impl Error {
             io::ErrorKind::StorageFull => Some("free some space and run it again".to_owned()),
             io::ErrorKind::QuotaExceeded => Some("raise the disk quota or free some space".to_owned()),
             io::ErrorKind::FileTooLarge => Some("raise the file size limit (ulimit -f)".to_owned()),
+            io::ErrorKind::PermissionDenied if cause.raw_os_error() == Some(EACCES) => {
+                Some("run it as a member of the folder's group, or change the mode".to_owned())
+            }
             io::ErrorKind::ReadOnlyFilesystem => Some("remount it writable".to_owned()),
             _ => None,
         };

@@ -8,7 +8,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read},
+    io::{self, IsTerminal, Read},
     os::fd::{AsFd, BorrowedFd},
     path::Path,
 };
@@ -83,6 +83,14 @@ impl Input {
     /// What messages call it: the path, or `stdin`.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether a person types it.
+    pub fn is_terminal(&self) -> bool {
+        match &self.source {
+            Source::File(file) => file.is_terminal(),
+            Source::Stdin(stdin) => stdin.is_terminal(),
+        }
     }
 
     /// Bytes read so far.

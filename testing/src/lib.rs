@@ -92,22 +92,27 @@ impl Scratch {
         run
     }
 
-    /// The records of a journal, all segments in order.
+    /// The whole records of a journal, all segments in order; none when there is no such journal.
     pub fn records(&self, journal: &str) -> Vec<Value> {
-        let mut files: Vec<PathBuf> = fs::read_dir(self.dir().join("logs"))
-            .unwrap()
+        let active = self.log(&format!("{journal}.jsonl"));
+        let own = active.file_stem().unwrap().to_str().unwrap();
+        let Ok(entries) = fs::read_dir(active.parent().unwrap()) else { return Vec::new() };
+        let mut files: Vec<PathBuf> = entries
             .map(|it| it.unwrap().path())
             .filter(|it| {
                 let file = it.file_name().unwrap().to_str().unwrap();
-                file.strip_prefix(journal)
+                file.strip_prefix(own)
                     .is_some_and(|it| it == ".jsonl" || it.len() == 27 && it.starts_with(".0"))
             })
             .collect();
         // The active segment, `NAME.jsonl`, is the last.
-        files.sort_by_key(|it| (it.to_str().unwrap().ends_with(&format!("/{journal}.jsonl")), it.clone()));
+        files.sort_by_key(|it| (*it == active, it.clone()));
         let text: String = files.iter().map(|it| fs::read_to_string(it).unwrap()).collect();
-        assert!(text.is_empty() || text.ends_with('\n'), "{journal} ends in the middle of a line");
-        text.lines().map(|it| serde_json::from_str(it).unwrap()).collect()
+        // Of a journal that is being written, the line that is not whole yet does not count.
+        text[..text.rfind('\n').map_or(0, |it| it + 1)]
+            .lines()
+            .map(|it| serde_json::from_str(it).unwrap())
+            .collect()
     }
 
     /// Writes a file into the scratch folder.

@@ -10,7 +10,7 @@
 mod args;
 mod judge;
 
-use std::{process::ExitCode, sync::atomic::Ordering};
+use std::process::ExitCode;
 
 use args::Args;
 use judge::Judge;
@@ -80,17 +80,15 @@ impl Emission<'_> {
             Ok(input) => input,
             Err(error) => return self.unreadable(error),
         };
+        if input.is_terminal() {
+            self.out.note("reading milestones from the terminal, one JSON document a line; Ctrl-D ends");
+        }
         let mut progress = Progress::start(input.bytes_total());
-        let stop = cli::shutdown_flag()?;
         loop {
             // What came is not kept waiting for what may come.
             if !self.all_or_nothing && !self.offers.is_empty() && input.may_wait() {
                 self.commit()?;
                 self.out.flush();
-            }
-            if stop.load(Ordering::SeqCst) && !self.all_or_nothing {
-                progress.end();
-                return Ok(());
             }
             let name = input.name().to_owned();
             let (offer, bytes) = match input.next_line() {
