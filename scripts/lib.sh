@@ -33,8 +33,9 @@ need() {
 
 # Installs Debian packages, where we may; says what to do where we may not.
 install_packages() {
-  [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null ||
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     die "not installed: $*; as root, run: apt-get install $*"
+  fi
   say "installing $*"
   apt_get install "$@" || { apt_get update && apt_get install "$@"; } || die "cannot install $* with apt-get"
 }

@@ -1,0 +1,43 @@
+//! What every request handler shares.
+
+use std::sync::Arc;
+
+use milepost::{cli::Messages, signing::Verifier};
+use tokio::sync::{Semaphore, watch};
+
+use crate::{dead_letters::DeadLetters, feed::Feed, metrics::Metrics, store::Store};
+
+/// The receiver, as its request handlers see it.
+pub struct App {
+    /// Judges signatures.
+    pub verifier: Verifier,
+    /// Where everything authentic goes.
+    pub store: Store,
+    /// What readers get.
+    pub feed: Arc<Feed>,
+    /// What was refused.
+    pub dead_letters: Arc<DeadLetters>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// Words for the operator.
+    pub messages: Messages,
+    /// Whom it answers, and what it shows.
+    pub site: Site,
+    /// Memory for large bodies, in bytes.
+    pub large_bodies: Arc<Semaphore>,
+    /// Streams that may still be opened.
+    pub streams: Arc<Semaphore>,
+    /// True once the process is asked to end.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// How the receiver stands in its network.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// Whether only this machine can reach the address it listens at.
+    pub is_loopback: bool,
+    /// Names under which a reverse proxy offers it, lower case, without port.
+    pub public_hosts: Vec<String>,
+    /// The origin whose pages may read the feed, or `*`.
+    pub cors: Option<String>,
+}

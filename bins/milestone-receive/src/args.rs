@@ -1,0 +1,101 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use argh::{ArgsInfo, FromArgs};
+use milepost::units::{DurationArg, Size};
+
+use crate::item::ShowEvidence;
+
+/// Take signed milestones over HTTP, keep them, and show the feed.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    example = "{command_name} --secret-file /etc/milepost/secret",
+    example = "{command_name} --listen 127.0.0.1:0 --public-host feed.example --strict",
+    note = "The secret: --secret-file, else milestone-webhook-secret in $CREDENTIALS_DIRECTORY, else $CLAWDBOT_MILESTONE_WEBHOOK_SECRET.",
+    note = "It serves plain http; on a public address put a reverse proxy with TLS in front and name it with --public-host.",
+    error_code(69, "the address is taken"),
+    error_code(75, "another receiver works in this folder"),
+    error_code(78, "there is no secret, or not a good one")
+)]
+pub struct Args {
+    /// folder of the journals (default: `$MILESTONE_LOGS`, else ./logs)
+    #[argh(option, arg_name = "DIR")]
+    pub logs: Option<PathBuf>,
+
+    /// address and port; port 0 takes a free one and says which (default: 127.0.0.1:8787)
+    #[argh(
+        option,
+        arg_name = "ADDR:PORT",
+        default = "SocketAddr::from(([127, 0, 0, 1], 8787))",
+        from_str_fn(address)
+    )]
+    pub listen: SocketAddr,
+
+    /// name under which a reverse proxy offers this receiver; may be given several times
+    #[argh(option, arg_name = "NAME", from_str_fn(host_name))]
+    pub public_host: Vec<String>,
+
+    /// accept only requests with Standard Webhooks signatures, which cover the time of the attempt
+    #[argh(switch)]
+    pub strict: bool,
+
+    /// how far the time of an attempt may be from ours (default: 5m)
+    #[argh(option, arg_name = "DUR", default = "DurationArg::from_secs(300)")]
+    pub tolerance: DurationArg,
+
+    /// file with the secret
+    #[argh(option, arg_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+
+    /// file with the secret before this one, accepted while secrets rotate
+    #[argh(option, arg_name = "FILE")]
+    pub previous_secret_file: Option<PathBuf>,
+
+    /// accept a secret file that other users can read
+    #[argh(switch)]
+    pub allow_readable_secret: bool,
+
+    /// how much of evidence readers see: full, basename or none (default: full where only this machine can
+    /// read, basename on other addresses and with --public-host)
+    #[argh(option, arg_name = "HOW")]
+    pub show_evidence: Option<ShowEvidence>,
+
+    /// origin whose pages may read the feed, such as `https://app.example`, or `*`
+    #[argh(option, arg_name = "ORIGIN", from_str_fn(origin))]
+    pub cors: Option<String>,
+
+    /// size at which a journal begins a new file (default: `$MILESTONE_ROTATE_BYTES`, else 64MiB)
+    #[argh(option, arg_name = "SIZE")]
+    pub rotate_bytes: Option<Size>,
+
+    /// say nothing about success; errors stay
+    #[argh(switch, short = 'q')]
+    pub quiet: bool,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let with_name = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    with_name.as_deref().unwrap_or(text).parse().map_err(|_| {
+        "is no address: write 127.0.0.1:8787, [::1]:8787 or localhost:8787; port 0 takes a free one".into()
+    })
+}
+
+fn host_name(text: &str) -> Result<String, String> {
+    let is_name = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'-' | b'.' | b'_');
+    if text.is_empty() || !text.bytes().all(is_name) {
+        return Err("is no host name: write it without scheme and port, such as feed.example".into());
+    }
+    Ok(text.trim_end_matches('.').to_ascii_lowercase())
+}
+
+fn origin(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_plain = |it: &str| {
+        !it.is_empty() && it.bytes().all(|it| it.is_ascii_alphanumeric() || b"-._:[]".contains(&it))
+    };
+    if text == "*" || host.is_some_and(is_plain) {
+        return Ok(text.to_owned());
+    }
+    Err("is no origin: write * or scheme and host without a path, such as https://app.example".into())
+}

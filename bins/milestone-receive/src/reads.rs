@@ -1,0 +1,82 @@
+//! What readers may ask as JSON: the newest milestones, the dead letters, health, metrics.
+//!
+//! # Invariants
+//! - Dead letters and metrics are for this machine only: not on a public address, and not through a proxy
+//!   that offers us under a public name.
+//! - Nothing here waits for the store.
+
+use std::sync::Arc;
+
+use axum::{
+    extract::{RawQuery, State},
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use serde_json::json;
+
+use crate::{answer, app::App, query::Query, site::is_local};
+
+/// Items of `latest` when nothing is said.
+const LIMIT: usize = 20;
+
+/// `GET /api/milestones/latest`
+pub async fn latest(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Response {
+    let query = match Query::parse(query.as_deref(), LIMIT) {
+        Ok(it) => it,
+        Err(reason) => return answer::refused(StatusCode::BAD_REQUEST, &reason),
+    };
+    let items = match app.feed.newest(query.filter, query.limit).await {
+        Ok(it) => it,
+        Err(error) => return cannot_read(&app, &error),
+    };
+    // The items are JSON already.
+    let mut body = String::from("{\"ok\":true,\"items\":[");
+    for (at, item) in items.iter().enumerate() {
+        if at > 0 {
+            body.push(',');
+        }
+        body.push_str(&item.json);
+    }
+    body.push_str("]}");
+    answer::with_type(StatusCode::OK, "application/json", body)
+}
+
+/// `GET /api/milestones/dead-letter`
+pub async fn dead_letters(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    if !is_local(&app.site, &headers) {
+        return not_public();
+    }
+    let (items, count) = app.dead_letters.last();
+    answer::json(StatusCode::OK, &json!({ "ok": true, "items": items, "count": count }))
+}
+
+/// `GET /healthz`: 503 while nothing can be stored.
+pub async fn health(State(app): State<Arc<App>>) -> Response {
+    if app.store.is_well() {
+        let (seq, _) = app.feed.head();
+        answer::json(StatusCode::OK, &json!({ "ok": true, "seq": seq }))
+    } else {
+        answer::unavailable("the last batch could not be stored")
+    }
+}
+
+/// `GET /metrics`
+pub async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    if !is_local(&app.site, &headers) {
+        return not_public();
+    }
+    let (seq, _) = app.feed.head();
+    let (_, dead_letters) = app.dead_letters.last();
+    let page = app.metrics.page(seq, app.feed.bytes(), dead_letters, app.store.is_well());
+    answer::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", page)
+}
+
+/// The feed cannot be read: said to the operator in full, to the reader in brief.
+pub fn cannot_read(app: &App, error: &milepost::Error) -> Response {
+    app.messages.error(error);
+    answer::unavailable("the feed cannot be read at the moment")
+}
+
+fn not_public() -> Response {
+    answer::refused(StatusCode::FORBIDDEN, "served only to this machine, on a loopback address")
+}

@@ -1,0 +1,405 @@
+//! The lines of the receiver's journals: what was accepted, and what was refused although it was authentic.
+//!
+//! ```text
+//! receive/feed.jsonl      {"seq","receivedAtUtc","idempotencyKey","sentAtUtc","event","prev","hash"}
+//! receive/events.jsonl    {"seq","receivedAtUtc","idempotencyKey","sentAtUtc","envelope","prev","hash"}
+//! receive/rejected.jsonl  {"seq","receivedAtUtc","reason","detail","idempotencyKey"?,"request"?,"prev","hash"}
+//! ```
+//!
+//! # Invariants
+//! - Each journal is a chain of its own: `hash` is over `prev` and the canonical line without `hash`.
+//! - A refused request is kept whole up to [`REQUEST_BYTES_KEPT`]; beyond that only what is said about it.
+//!
+//! Not here: appending (`store`), who may see what (`item`).
+
+use milepost::{
+    Timestamp, canonical,
+    chain::{self, Chain},
+    envelope::EventEnvelope,
+    event::MilestoneEvent,
+    ingest::Receipt,
+    journal::Described,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::reason::Kept;
+
+/// Bytes of a refused request that are kept: any sensible event fits, and a sender in a loop fills no disk
+/// with the rest.
+const REQUEST_BYTES_KEPT: usize = 64 << 10;
+
+/// A milestone that passed every check but identity.
+#[derive(Clone, Debug)]
+pub struct Milestone {
+    /// The idempotency key.
+    pub key: String,
+    /// `sentAtUtc` as it was received.
+    pub sent_at: String,
+    /// The event, normalised.
+    pub event: MilestoneEvent,
+}
+
+/// Another event that passed every check but identity.
+#[derive(Clone, Debug)]
+pub struct OtherEvent {
+    /// The idempotency key, also the envelope's own.
+    pub key: String,
+    /// `sentAtUtc` as it was received.
+    pub sent_at: String,
+    /// The event in its envelope.
+    pub envelope: EventEnvelope,
+}
+
+/// An authentic request that is refused.
+#[derive(Clone, Debug)]
+pub struct Refused {
+    /// Which of the fixed reasons.
+    pub reason: Kept,
+    /// The sentence that the sender gets.
+    pub detail: String,
+    /// Its idempotency key, if it had one that can be one.
+    pub key: Option<String>,
+    /// The body.
+    pub request: Value,
+}
+
+/// What the journals of accepted events have in common: identity, and a line.
+pub trait Entry: Sized {
+    /// The names that it is known by, each with a prefix of its kind: what the index holds.
+    fn names(&self) -> Vec<String>;
+    /// Whether this is the same event.
+    fn is_same(&self, other: &Self) -> bool;
+    /// The idempotency key.
+    fn key(&self) -> &str;
+    /// The scope that it is audited under.
+    fn scope(&self) -> Option<&str>;
+    /// What to call it in a sentence.
+    fn title(&self) -> String;
+    /// The line at `seq` and its hash.
+    fn to_line(&self, seq: u64, now: Timestamp, prev: &str) -> serde_json::Result<(Vec<u8>, String)>;
+    /// Reads a line, with its receipt.
+    fn from_line(line: &[u8]) -> Option<(Self, Receipt)>;
+    /// The request as it is kept when it is refused.
+    fn to_request(&self) -> Value;
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct FeedLine<E> {
+    seq: u64,
+    received_at_utc: Timestamp,
+    idempotency_key: String,
+    sent_at_utc: String,
+    event: E,
+    prev: String,
+    hash: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NewFeedLine<'a> {
+    seq: u64,
+    received_at_utc: Timestamp,
+    idempotency_key: &'a str,
+    sent_at_utc: &'a str,
+    event: &'a MilestoneEvent,
+    prev: &'a str,
+}
+
+impl Entry for Milestone {
+    fn names(&self) -> Vec<String> {
+        vec![key_name(&self.key), milestone_name(&self.event.milestone_id)]
+    }
+
+    fn is_same(&self, other: &Milestone) -> bool {
+        self.event == other.event
+    }
+
+    fn key(&self) -> &str {
+        &self.key
+    }
+
+    fn scope(&self) -> Option<&str> {
+        Some(&self.event.scope)
+    }
+
+    fn title(&self) -> String {
+        format!("milestone {}", milepost::text::quoted(&self.event.milestone_id))
+    }
+
+    fn to_line(&self, seq: u64, now: Timestamp, prev: &str) -> serde_json::Result<(Vec<u8>, String)> {
+        sealed(
+            prev,
+            &NewFeedLine {
+                seq,
+                received_at_utc: now,
+                idempotency_key: &self.key,
+                sent_at_utc: &self.sent_at,
+                event: &self.event,
+                prev,
+            },
+        )
+    }
+
+    fn from_line(line: &[u8]) -> Option<(Milestone, Receipt)> {
+        let line: FeedLine<MilestoneEvent> = serde_json::from_slice(line).ok()?;
+        let receipt = Receipt { seq: line.seq, head: line.hash };
+        Some((Milestone { key: line.idempotency_key, sent_at: line.sent_at_utc, event: line.event }, receipt))
+    }
+
+    fn to_request(&self) -> Value {
+        serde_json::json!({ "idempotencyKey": self.key, "sentAtUtc": self.sent_at, "event": self.event })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct EventLine {
+    seq: u64,
+    received_at_utc: Timestamp,
+    idempotency_key: String,
+    sent_at_utc: String,
+    envelope: EventEnvelope,
+    prev: String,
+    hash: String,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct NewEventLine<'a> {
+    seq: u64,
+    received_at_utc: Timestamp,
+    idempotency_key: &'a str,
+    sent_at_utc: &'a str,
+    envelope: &'a EventEnvelope,
+    prev: &'a str,
+}
+
+impl Entry for OtherEvent {
+    fn names(&self) -> Vec<String> {
+        vec![key_name(&self.key)]
+    }
+
+    fn is_same(&self, other: &OtherEvent) -> bool {
+        let canonical = |it: &EventEnvelope| serde_json::to_value(it).map(|it| canonical::to_vec(&it)).ok();
+        let ours = canonical(&self.envelope);
+        ours.is_some() && ours == canonical(&other.envelope)
+    }
+
+    fn key(&self) -> &str {
+        &self.key
+    }
+
+    fn scope(&self) -> Option<&str> {
+        None
+    }
+
+    fn title(&self) -> String {
+        format!("event {}", milepost::text::quoted(&self.key))
+    }
+
+    fn to_line(&self, seq: u64, now: Timestamp, prev: &str) -> serde_json::Result<(Vec<u8>, String)> {
+        sealed(
+            prev,
+            &NewEventLine {
+                seq,
+                received_at_utc: now,
+                idempotency_key: &self.key,
+                sent_at_utc: &self.sent_at,
+                envelope: &self.envelope,
+                prev,
+            },
+        )
+    }
+
+    fn from_line(line: &[u8]) -> Option<(OtherEvent, Receipt)> {
+        let line: EventLine = serde_json::from_slice(line).ok()?;
+        let receipt = Receipt { seq: line.seq, head: line.hash };
+        let event =
+            OtherEvent { key: line.idempotency_key, sent_at: line.sent_at_utc, envelope: line.envelope };
+        Some((event, receipt))
+    }
+
+    fn to_request(&self) -> Value {
+        serde_json::json!({ "idempotencyKey": self.key, "sentAtUtc": self.sent_at, "envelope": self.envelope })
+    }
+}
+
+/// A line of `rejected.jsonl`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RejectedLine {
+    /// Its number, from 1.
+    pub seq: u64,
+    /// When it was refused.
+    pub received_at_utc: Timestamp,
+    /// [`Kept::code`].
+    pub reason: String,
+    /// The sentence that the sender got.
+    pub detail: String,
+    /// Its idempotency key, if it had one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency_key: Option<String>,
+    /// The body, unless it was too long to be kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<Value>,
+    /// `hash` of the line before.
+    pub prev: String,
+    /// Absent only while the line is made.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub hash: String,
+}
+
+impl Refused {
+    /// The line at `seq` and its hash.
+    pub fn to_line(&self, seq: u64, now: Timestamp, prev: &str) -> serde_json::Result<(Vec<u8>, String)> {
+        let fits = serde_json::to_vec(&self.request).is_ok_and(|it| it.len() <= REQUEST_BYTES_KEPT);
+        let line = RejectedLine {
+            seq,
+            received_at_utc: now,
+            reason: self.reason.code().to_owned(),
+            detail: self.detail.clone(),
+            idempotency_key: self.key.clone(),
+            request: fits.then(|| self.request.clone()),
+            prev: prev.to_owned(),
+            hash: String::new(),
+        };
+        sealed(prev, &line)
+    }
+}
+
+/// The index's name of an idempotency key.
+fn key_name(key: &str) -> String {
+    format!("k:{key}")
+}
+
+/// The index's name of a milestone id.
+fn milestone_name(id: &str) -> String {
+    format!("m:{id}")
+}
+
+/// The line of `record`, which has everything but its hash, and that hash.
+fn sealed(prev: &str, record: &impl Serialize) -> serde_json::Result<(Vec<u8>, String)> {
+    let mut line = serde_json::to_vec(record)?;
+    // The canonical form is made of the text itself: whoever checks the chain starts from there too.
+    let hash = chain::link(prev, &canonical::to_vec(&serde_json::from_slice(&line)?));
+    line.pop();
+    line.extend_from_slice(format!(",\"hash\":\"{hash}\"}}\n").as_bytes());
+    Ok((line, hash))
+}
+
+/// Whether a line's hash is the one of its content.
+fn is_whole(line: &[u8], seq: u64, prev: &str) -> bool {
+    Chain { seq: seq.wrapping_sub(1), head: prev.to_owned() }.step(line).is_ok()
+}
+
+/// How settling recognises a line of `feed.jsonl`.
+pub fn describe_milestone(line: &[u8]) -> Option<Described> {
+    let it: FeedLine<MilestoneEvent> = serde_json::from_slice(line).ok()?;
+    is_whole(line, it.seq, &it.prev)
+        .then_some(Described { key: it.idempotency_key, scope: Some(it.event.scope) })
+}
+
+/// How settling recognises a line of `events.jsonl`.
+pub fn describe_event(line: &[u8]) -> Option<Described> {
+    let it: EventLine = serde_json::from_slice(line).ok()?;
+    is_whole(line, it.seq, &it.prev).then_some(Described { key: it.idempotency_key, scope: None })
+}
+
+/// How settling recognises a line of `rejected.jsonl`.
+pub fn describe_rejected(line: &[u8]) -> Option<Described> {
+    let it: RejectedLine = serde_json::from_slice(line).ok()?;
+    is_whole(line, it.seq, &it.prev)
+        .then_some(Described { key: it.idempotency_key.unwrap_or_default(), scope: None })
+}
+
+/// The index's names of a line of `feed.jsonl`.
+pub fn names_of_milestone(line: &[u8], name: &mut dyn FnMut(&str)) {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Names {
+        idempotency_key: String,
+        event: Id,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Id {
+        milestone_id: String,
+    }
+    if let Ok(it) = serde_json::from_slice::<Names>(line) {
+        name(&key_name(&it.idempotency_key));
+        name(&milestone_name(&it.event.milestone_id));
+    }
+}
+
+/// The index's names of a line of `events.jsonl`.
+pub fn names_of_event(line: &[u8], name: &mut dyn FnMut(&str)) {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Names {
+        idempotency_key: String,
+    }
+    if let Ok(it) = serde_json::from_slice::<Names>(line) {
+        name(&key_name(&it.idempotency_key));
+    }
+}
+
+/// The index of `rejected.jsonl` would hold nothing: no request is looked for there.
+pub fn no_names(_line: &[u8], _name: &mut dyn FnMut(&str)) {}
+
+#[cfg(test)]
+mod tests {
+    use milepost::{clock, event::Defaults};
+    use serde_json::json;
+
+    use super::*;
+
+    fn milestone(id: &str) -> Milestone {
+        let event = json!({
+            "milestoneId": id, "timestampUtc": "2026-03-01T09:05Z", "scope": "s", "claim": "c",
+            "evidence": [{ "type": "log", "path": "p", "summary": "s" }],
+            "riskStatus": "on-track", "nextAction": "n",
+        });
+        let (event, _) = MilestoneEvent::from_value(event, &Defaults::JSON).unwrap();
+        Milestone { key: format!("milestone:{id}"), sent_at: "2026-03-01T09:05:00.000Z".into(), event }
+    }
+
+    #[test]
+    fn a_feed_line_has_its_fields_in_the_fixed_order_and_continues_the_chain() {
+        let mut chain = Chain::default();
+        for id in ["a", "b\u{1f600}"] {
+            let (line, hash) = milestone(id).to_line(chain.seq + 1, clock::now(), chain.prev()).unwrap();
+            let text = String::from_utf8(line.clone()).unwrap();
+            let order = ["seq", "receivedAtUtc", "idempotencyKey", "sentAtUtc", "event", "prev", "hash"];
+            let places: Vec<_> =
+                order.iter().map(|it| text.find(&format!("\"{it}\":")).expect("a field")).collect();
+            assert!(places.is_sorted(), "{text}");
+            chain.step(line.trim_ascii_end()).unwrap();
+            assert_eq!(chain.head, hash);
+            assert!(describe_milestone(line.trim_ascii_end()).is_some());
+            assert_eq!(Milestone::from_line(&line).unwrap().1.head, hash);
+        }
+    }
+
+    #[test]
+    fn a_line_whose_hash_is_not_its_own_is_no_record() {
+        let (line, _) = milestone("a").to_line(1, clock::now(), chain::FIRST_PREV).unwrap();
+        let forged = String::from_utf8(line).unwrap().replace("\"claim\":\"c\"", "\"claim\":\"d\"");
+        assert_eq!(describe_milestone(forged.trim_end().as_bytes()), None);
+    }
+
+    #[test]
+    fn a_long_refused_request_is_named_but_not_kept() {
+        let refused = |length: usize| Refused {
+            reason: Kept::InvalidEvent,
+            detail: "x".into(),
+            key: None,
+            request: json!({ "event": "y".repeat(length) }),
+        };
+        let line = |length| refused(length).to_line(1, clock::now(), chain::FIRST_PREV).unwrap().0;
+        assert!(String::from_utf8(line(10)).unwrap().contains("yyyyyyyyyy"));
+        assert!(line(REQUEST_BYTES_KEPT).len() < 1000);
+        assert!(describe_rejected(line(10).trim_ascii_end()).is_some());
+    }
+}

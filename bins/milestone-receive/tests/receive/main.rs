@@ -1,0 +1,11 @@
+//! The receiver as a process: requests in; answers, journals and exit codes out.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+mod authenticity;
+mod client;
+mod contract;
+mod identity;
+mod limits;
+mod process;
+mod reads;
+mod stream;
