@@ -59,7 +59,7 @@ function fill(item) {
   const proof = part(".proof a");
   proof.href = `#seq-${seq}`;
   proof.title = `Received ${inFull(item.receivedAtUtc)}, hash ${head}`;
-  proof.textContent = `№\u202f${seq} · ${head.slice(0, 8)}`;
+  proof.append(`№\u202f${seq} `, element("span", "hash", head.slice(0, 8)));
 
   const list = part(".evidence");
   const rest = item.evidence.slice(EVIDENCE_SHOWN);
@@ -79,6 +79,8 @@ function evidence({ type, path, summary, ref }) {
   const words = element("span", "summary", summary);
   words.dir = "auto";
   li.append(element("span", "type", type), " ", words);
+  const place = element("span", "place");
+  li.append(" ", place);
   if (path) {
     const isAddress = /^https?:\/\/[a-z0-9][!#-&(-;=?-[\]-~]*$/i.test(path) && /^https?:/.test(path);
     const shown = element(isAddress ? "a" : "span", "path");
@@ -87,13 +89,13 @@ function evidence({ type, path, summary, ref }) {
       shown.rel = "noopener noreferrer nofollow ugc";
     }
     shown.append(element("bdi", "", path));
-    li.append(" ", shown);
+    place.append(shown, " ");
   }
   if (ref) {
     const shown = element("span", "ref");
     shown.title = ref;
     shown.append(element("bdi", "", shortReference(type, ref)));
-    li.append(" ", shown);
+    place.append(shown);
   }
   return li;
 }
@@ -141,7 +143,7 @@ function listOf(itsDay) {
   if (present) return present.querySelector("ol");
   const section = element("section", "day");
   section.dataset.day = itsDay;
-  const time = element("time", "", dayWords.format(new Date(`${itsDay}T00:00:00Z`)).replace(" ", ", "));
+  const time = element("time", "", dayWords.format(new Date(`${itsDay}T00:00:00Z`)).replace(/,? /, ", "));
   time.dateTime = itsDay;
   const heading = element("h2");
   heading.append(time);

@@ -27,7 +27,7 @@ use milepost::{
     ingest::{PING_PREFIX, Status},
     json,
     schema::FieldError,
-    signing::{self, SignatureHeaders},
+    signing::{self, SignatureHeaders, Which},
     text,
 };
 use serde_json::{Map, Value};
@@ -114,7 +114,10 @@ async fn judge(app: &App, route: Route, request: Request<Body>) -> Result<Stop, 
         let reason = format!("the body is not taken as JSON: {it}");
         stop(reason::MALFORMED_JSON, StatusCode::BAD_REQUEST, reason)
     })?;
-    app.verifier.verify(&checked, &body.bytes, &parsed).map_err(|it| unauthenticated(&it))?;
+    let which = app.verifier.verify(&checked, &body.bytes, &parsed).map_err(|it| unauthenticated(&it))?;
+    if which == Which::Previous {
+        app.metrics.previous_secret();
+    }
 
     // From here on the sender is known.
     let (offer, id) = match fields(route, &parsed) {

@@ -33,9 +33,13 @@ mod store;
 mod stream;
 
 use std::{
+    future,
     net::{SocketAddr, TcpListener},
     process::ExitCode,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
 use milepost::{
@@ -48,7 +52,7 @@ use milepost::{
     secret::SecretSource,
     signing::Verifier,
 };
-use serde_json::json;
+use serde::Serialize;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{Semaphore, oneshot, watch},
@@ -64,6 +68,13 @@ use crate::{
     store::{Running, Store},
 };
 
+/// The result line: scripts wait for it, and learn the port.
+#[derive(Serialize)]
+struct Listening {
+    status: &'static str,
+    address: String,
+}
+
 fn main() -> ExitCode {
     cli::run_tool("milestone-receive", run)
 }
@@ -74,8 +85,7 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
         .rotate_as(args.rotate_bytes)
         .wait_at_most(store::LOCK_WAIT);
     let verifier = verifier(&args)?;
-    // Its handlers make a second signal end the process at once; the first one is waited for in `serve`.
-    let _ = cli::shutdown_flag()?;
+    let asked = cli::shutdown_flag()?;
     let _instance = Lock::try_acquire(&logs, "receive@receive")?.ok_or_else(|| {
         Error::new(Kind::Temporary, logs.dir().display(), "another milestone-receive works in this folder")
             .cure("one instance a folder; give it a folder of its own with --logs")
@@ -115,9 +125,9 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
         .max_blocking_threads(8)
         .build()
         .map_err(|it| Error::new(Kind::Temporary, "", "cannot start").because(it))?;
-    let outcome = runtime.block_on(serve(app, listener, stopper, ended, || {
+    let outcome = runtime.block_on(serve(app, listener, stopper, ended, &asked, || {
         out.note(format!("listening at http://{bound}, logs in {}", logs.dir().display()));
-        out.result(&json!({ "status": "listening", "address": format!("http://{bound}") }));
+        out.result(&Listening { status: "listening", address: format!("http://{bound}") });
         out.flush();
     }));
     // Connections that were cut off may still hold the store; they end with the runtime.
@@ -136,6 +146,7 @@ async fn serve(
     listener: TcpListener,
     stopper: watch::Sender<bool>,
     ended: oneshot::Receiver<()>,
+    asked: &AtomicBool,
     ready: impl FnOnce(),
 ) -> Result<()> {
     let handler = |it| Error::new(Kind::Io, "", "cannot handle signals").because(it);
@@ -148,6 +159,8 @@ async fn serve(
     let served = tokio::spawn(http::serve(listener, routes::router(app), metrics, messages, stop));
     ready();
     let outcome = tokio::select! {
+        // Asked while the journals were read, before these handlers were there.
+        () = future::ready(()), if asked.load(Relaxed) => Ok(()),
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
         _ = ended => Err(Error::new(Kind::Io, "", "the store's thread broke off, so nothing can be accepted")),

@@ -21,6 +21,7 @@ use milepost::Timestamp;
 pub struct Metrics {
     started: Timestamp,
     requests: Mutex<BTreeMap<Counted, u64>>,
+    previous_secret: AtomicU64,
     batches: AtomicU64,
     batched: AtomicU64,
     /// Open connections.
@@ -43,6 +44,7 @@ impl Metrics {
         Metrics {
             started,
             requests: Mutex::default(),
+            previous_secret: AtomicU64::new(0),
             batches: AtomicU64::new(0),
             batched: AtomicU64::new(0),
             connections: Gauge::default(),
@@ -54,6 +56,11 @@ impl Metrics {
     pub fn request(&self, route: &'static str, outcome: &'static str, reason: &'static str) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         *requests.entry(Counted { route, outcome, reason }).or_default() += 1;
+    }
+
+    /// Counts a request that needed the previous secret: while there are any, it may not be taken away.
+    pub fn previous_secret(&self) {
+        self.previous_secret.fetch_add(1, Relaxed);
     }
 
     /// Counts a batch of so many requests.
@@ -89,6 +96,12 @@ impl Metrics {
             "counter",
             "Ingest requests by outcome, and by reason where they were not taken.",
             &requests,
+        );
+        family(
+            "previous_secret_requests_total",
+            "counter",
+            "Requests signed with the previous secret.",
+            &one(self.previous_secret.load(Relaxed)),
         );
         family(
             "store_batches_total",

@@ -149,7 +149,7 @@ fn write_page(
         writeln!(
             html,
             "<p>Every milestone here came signed, and each line of the feed holds the hash of the one before. \
-             Its head: <span class=\"hash\" title=\"{hash}\">№&#8239;{seq} · {}</span></p>",
+             Its head: <span title=\"{hash}\">№&#8239;{seq} <span class=\"hash\">{}</span></span></p>",
             short(hash)
         )?;
     }
@@ -211,7 +211,7 @@ fn write_item(html: &mut String, item: &Item, now: Timestamp) -> fmt::Result {
         html,
         "<p class=\"next\"><span class=\"label\">Next</span> <span dir=\"auto\">{}</span></p>\n\
          <p class=\"proof\"><span class=\"source\">{}</span> <a href=\"#seq-{seq}\" \
-         title=\"Received {}, hash {head}\">№&#8239;{seq} · {}</a></p>\n\
+         title=\"Received {}, hash {head}\">№&#8239;{seq} <span class=\"hash\">{}</span></a></p>\n\
          </article></li>\n",
         Escaped(&event.next_action),
         event.source.as_str(),
@@ -228,23 +228,21 @@ fn write_evidence(html: &mut String, evidence: &Evidence) -> fmt::Result {
         kind.as_str(),
         Escaped(summary)
     )?;
+    html.push_str(" <span class=\"place\">");
     let path = Escaped(path);
     if is_web_address(path.0) {
         write!(
             html,
-            " <a class=\"path\" href=\"{path}\" rel=\"noopener noreferrer nofollow ugc\"><bdi>{path}</bdi></a>"
+            "<a class=\"path\" href=\"{path}\" rel=\"noopener noreferrer nofollow ugc\"><bdi>{path}</bdi></a> "
         )?;
     } else if !path.0.is_empty() {
-        write!(html, " <span class=\"path\"><bdi>{path}</bdi></span>")?;
+        write!(html, "<span class=\"path\"><bdi>{path}</bdi></span> ")?;
     }
     if let Some(reference) = reference {
-        let full = Escaped(reference);
-        write!(
-            html,
-            " <span class=\"ref\" title=\"{full}\"><bdi>{}</bdi></span>",
-            Escaped(&short_reference(*kind, reference))
-        )?;
+        let (full, short) = (Escaped(reference), short_reference(*kind, reference));
+        write!(html, "<span class=\"ref\" title=\"{full}\"><bdi>{}</bdi></span>", Escaped(&short))?;
     }
+    html.push_str("</span>");
     html.push_str("</li>\n");
     Ok(())
 }

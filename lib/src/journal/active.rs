@@ -67,11 +67,14 @@ impl Active {
             Some(it) if !logs.dir().join(name.sealed(it.base)).exists() => it,
             // Missing, or from before a rotation that a crash cut short: the active segment begins where
             // the last sealed one ends, and nothing in it is known to be settled.
-            other => Mark {
-                base: reader::sealed_end(logs, name)?,
-                audit_offset: other.map_or(0, |it| it.audit_offset),
-                ..Mark::default()
-            },
+            other => {
+                let base = reader::sealed_end(logs, name)?;
+                if base > 0 {
+                    // A rotation may have died before it synced its rename; see `make_room`.
+                    sync_parent(logs, &path)?;
+                }
+                Mark { base, audit_offset: other.map_or(0, |it| it.audit_offset), ..Mark::default() }
+            }
         };
         let (file, created) =
             durable::open_or_create(logs.disk(), &path).map_err(|it| cannot_open(&path, it))?;
@@ -179,6 +182,9 @@ impl Active {
         self.failed = true;
         disk.sync_data(&self.file).map_err(failed("cannot sync before rotating", &self.path))?;
         disk.rename(&self.path, &sealed).map_err(failed("cannot rotate", &self.path))?;
+        // Before the name is used again: of two unsynced changes of a folder a power cut may keep the second
+        // alone, and the new file would stand where the old one had its only name.
+        sync_parent(&self.logs, &self.path)?;
         let (file, _) =
             durable::open_or_create(disk, &self.path).map_err(failed("cannot create", &self.path))?;
         sync_parent(&self.logs, &self.path)?;

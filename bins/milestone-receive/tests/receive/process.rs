@@ -136,11 +136,9 @@ fn killed_at_any_time_it_has_lost_nothing_that_it_accepted_and_holds_nothing_twi
         if let Some(receipt) = acknowledged.remove(id) {
             assert_eq!(receipt, json!({ "seq": line["seq"], "head": line["hash"] }));
         }
-        // Who was acknowledged, and who was left whole, is audited once.
-        let audited = folder.lines("audit.jsonl");
-        assert!(!audited.is_empty());
     }
     assert!(acknowledged.is_empty(), "lost: {acknowledged:?}");
+    // Who was acknowledged, and who was only left whole, is audited once.
     let mut audited: BTreeMap<String, usize> = BTreeMap::new();
     for record in folder.lines("audit.jsonl") {
         if matches!(record["outcome"].as_str(), Some("appended" | "recovered")) {
@@ -148,7 +146,7 @@ fn killed_at_any_time_it_has_lost_nothing_that_it_accepted_and_holds_nothing_twi
         }
     }
     for id in &seen {
-        assert!(audited.contains_key(&format!("milestone:{id}")), "{id} is not audited");
+        assert_eq!(audited.get(&format!("milestone:{id}")), Some(&1), "{id}");
     }
     // Each one again is a duplicate.
     for id in seen.iter().step_by(17) {
@@ -157,11 +155,11 @@ fn killed_at_any_time_it_has_lost_nothing_that_it_accepted_and_holds_nothing_twi
 }
 
 #[test]
-fn a_full_disk_is_503_and_passes() {
+fn what_may_pass_is_503_until_it_has_passed() {
     let folder = Folder::new();
     let receiver = folder.start();
     receiver.emit("a", &Value::Null);
-    // A lock that is held by somebody else is what may pass too; the journal itself cannot be opened here.
+    // A journal that cannot be opened, as on a disk that fails.
     let feed = folder.file("receive/feed.jsonl");
     let aside = folder.file("aside");
     fs::copy(&feed, &aside).unwrap();
