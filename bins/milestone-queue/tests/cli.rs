@@ -242,7 +242,9 @@ fn many_at_once_enqueue_each_event_once() {
     for round in 0..5 {
         emit(&scratch, ids(round * 20..round * 20 + 20));
         let children: Vec<_> = (0..6).map(|_| scratch.command(TOOL).spawn().unwrap()).collect();
-        children.into_iter().for_each(|it| drop(Run::of(it).exits(0)));
+        for child in children {
+            Run::of(child).exits(0);
+        }
     }
     assert_eq!(keys(&scratch), (0..100).map(|it| format!("milestone:m{it}")).collect::<Vec<_>>());
 }

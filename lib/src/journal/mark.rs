@@ -18,9 +18,11 @@ use crate::durable::{self, Disk};
 const MARK_BYTES: usize = 320;
 
 /// Where a journal stands.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Mark {
+    /// Of this form; a mark of another one is not believed.
+    pub version: u32,
     /// The logical offset of the active segment's first byte.
     pub base: u64,
     /// The bytes of the active segment that are on disk and audited.
@@ -33,6 +35,22 @@ pub struct Mark {
     pub seq: u64,
     /// Of a hash chain: the `hash` of its last record.
     pub head: String,
+}
+
+const VERSION: u32 = 1;
+
+impl Default for Mark {
+    fn default() -> Mark {
+        Mark {
+            version: VERSION,
+            base: 0,
+            length: 0,
+            audit_offset: 0,
+            undo: false,
+            seq: 0,
+            head: String::new(),
+        }
+    }
 }
 
 impl Mark {
@@ -81,7 +99,7 @@ fn decode(bytes: &[u8]) -> Option<Mark> {
     if text.len() != MARK_BYTES || u32::from_str_radix(check, 16).ok()? != crc32fast::hash(body.as_bytes()) {
         return None;
     }
-    serde_json::from_str(&format!("{body}}}")).ok()
+    serde_json::from_str(&format!("{body}}}")).ok().filter(|it: &Mark| it.version == VERSION)
 }
 
 #[cfg(test)]
@@ -92,8 +110,14 @@ mod tests {
     fn the_longest_mark_fits_and_comes_back() {
         let longest = u64::MAX;
         let head = "f".repeat(64);
-        let mark =
-            Mark { base: longest, length: longest, audit_offset: longest, undo: false, seq: longest, head };
+        let mark = Mark {
+            base: longest,
+            length: longest,
+            audit_offset: longest,
+            seq: longest,
+            head,
+            ..Mark::default()
+        };
         let bytes = encode(&mark).unwrap();
         assert_eq!(bytes.len(), MARK_BYTES);
         assert_eq!(decode(&bytes), Some(mark));
@@ -110,5 +134,7 @@ mod tests {
             assert!(decode(&bytes[..at]).is_none(), "cut at {at}");
         }
         assert_eq!(decode(&[]), None);
+        let next = encode(&Mark { version: 2, ..mark }).unwrap();
+        assert_eq!(decode(&next), None, "another version is not believed");
     }
 }
