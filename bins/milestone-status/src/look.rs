@@ -9,13 +9,18 @@
 use std::{fs, path::Path, time::Duration};
 
 use milepost::{
-    Error, Kind, Result, Timestamp, clock, emit,
+    Error, Kind, Result, Timestamp, clock,
+    delivery::{
+        Consumer, State,
+        breaker::{Breaker, Cause},
+    },
+    emit,
     journal::{Item, Journal, JournalName, Position},
     logs::Logs,
     queue,
     state_file::{self, Loaded},
 };
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 /// What has waited longer is a warning.
@@ -132,52 +137,6 @@ pub struct Problem {
     pub message: String,
 }
 
-/// What is needed here of a delivery's state.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct DeliveryState {
-    url: Option<String>,
-    cursor: Cursor,
-    retries: Vec<Retry>,
-    last_ack: Option<LastAck>,
-    breaker: Breaker,
-}
-
-#[derive(Default, Deserialize)]
-struct Cursor {
-    offset: u64,
-    fingerprint: String,
-}
-
-#[derive(Deserialize)]
-struct Retry {
-    offset: u64,
-    /// None failed where the scope only waits for its turn.
-    tries: u64,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct LastAck {
-    at_utc: Timestamp,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Breaker {
-    pub state: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub cause: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub reason: String,
-}
-
-impl Default for Breaker {
-    fn default() -> Breaker {
-        Breaker { state: "closed".to_owned(), cause: String::new(), reason: String::new() }
-    }
-}
-
 impl Answer {
     /// How things are now.
     pub fn of(logs: &Logs) -> Answer {
@@ -235,56 +194,66 @@ impl Answer {
             self.check_wait(&waiting, &source.name().file(), "run milestone-queue", &queue_file);
         }
         let endpoints = self.seen(endpoints(queue)).unwrap_or_default();
-        let endpoints = endpoints.into_iter().filter_map(|it| self.look_at_endpoint(queue, it)).collect();
+        let endpoints = endpoints.iter().filter_map(|it| self.look_at_endpoint(queue, it)).collect();
         let source = source.map(|it| it.name().file());
         self.queues.push(QueueStatus { queue: queue_file, source, waiting, endpoints });
     }
 
-    fn look_at_endpoint(&mut self, queue: &Journal, endpoint: String) -> Option<EndpointStatus> {
-        let file = state_file_name(queue, &endpoint);
-        let state: DeliveryState = match self.seen(state_file::load(queue.logs(), &file))? {
+    fn look_at_endpoint(&mut self, queue: &Journal, endpoint: &str) -> Option<EndpointStatus> {
+        let consumer = self.seen(Consumer::new(queue.logs(), queue.name().clone(), endpoint))?;
+        let file = consumer.state_file();
+        let state = match self.seen(state_file::load(queue.logs(), &file))? {
             Loaded::Found(state) => state,
             // Nothing was delivered yet, or the next run rebuilds it.
-            Loaded::Missing => DeliveryState::default(),
+            Loaded::Missing => State::new(endpoint),
             Loaded::Damaged(why) => {
-                self.problem(
-                    Level::Warning,
-                    format!("{why}; delete it, the next milestone-deliver rebuilds it"),
-                );
+                let cure = "delete it, the next milestone-deliver rebuilds it";
+                self.problem(Level::Warning, format!("{why}; {cure}"));
                 return None;
             }
         };
         let cursor = Position { offset: state.cursor.offset, fingerprint: state.cursor.fingerprint };
         let mut waiting = self.seen(waiting(queue, &cursor))?;
-        let failed: Vec<u64> = state.retries.iter().filter(|it| it.tries > 0).map(|it| it.offset).collect();
-        if let Some(first) = failed.iter().copied().min() {
+        let failed = state.retries.iter().filter(|(_, it)| it.retry.is_some()).map(|(_, it)| it.offset);
+        if let Some(first) = failed.min() {
             let line = self.seen(queue.lines().get(first)).flatten();
             waiting.oldest_waiting_utc =
                 line.and_then(|it| time_of(&it).ok()?).or(waiting.oldest_waiting_utc);
         }
-        let Breaker { state: gate, cause, reason } = &state.breaker;
-        let to = state.url.clone().unwrap_or_else(|| file.clone());
-        match (gate.as_str(), cause.as_str()) {
-            ("closed", _) => self.check_wait(&waiting, &queue.name().file(), "run milestone-deliver", &to),
-            ("open", "endpoint") => {
-                self.problem(Level::Warning, format!("{to}: does not answer, the breaker is open: {reason}"));
-            }
-            ("held", "operator") => {
-                self.problem(Level::Warning, format!("{to}: held: {reason}; go on with milestone-deliver --release"));
-            }
-            _ => self.problem(
-                Level::Critical,
-                format!("{to}: the breaker is {gate} ({cause}): {reason}; mend that, then milestone-deliver --release"),
-            ),
+        let to = state.url.clone().unwrap_or(file);
+        self.check_breaker(&state.breaker, &to);
+        if !state.breaker.is_open() && !state.breaker.is_held() {
+            let is_tried = state.retries.retrying() > 0;
+            let cure = if is_tried { "it is tried again by itself" } else { "run milestone-deliver" };
+            self.check_wait(&waiting, &queue.name().file(), cure, &to);
         }
         Some(EndpointStatus {
-            endpoint,
+            endpoint: endpoint.to_owned(),
             url: state.url,
             waiting,
-            retries: failed.len(),
+            retries: state.retries.retrying(),
             breaker: state.breaker,
             last_ack_utc: state.last_ack.map(|it| it.at_utc),
         })
+    }
+
+    /// Whoever holds delivery knows of it, and an endpoint that is silent may come back; all else needs somebody.
+    fn check_breaker(&mut self, breaker: &Breaker, to: &str) {
+        let reason = &breaker.reason;
+        match (breaker.cause, breaker.is_open() || breaker.is_held()) {
+            (_, false) => {}
+            (Some(Cause::Endpoint), true) => {
+                self.problem(Level::Warning, format!("{to}: does not answer ({reason}); it is probed"));
+            }
+            (Some(Cause::Operator), true) => {
+                let cure = "milestone-deliver --release goes on";
+                self.problem(Level::Warning, format!("{to}: held ({reason}); {cure}"));
+            }
+            _ => {
+                let cure = "mend it, then milestone-deliver --release";
+                self.problem(Level::Critical, format!("{to}: delivery has stopped ({reason}); {cure}"));
+            }
+        }
     }
 
     fn check_wait(&mut self, waiting: &Waiting, file: &str, cure: &str, to: &str) {
@@ -361,11 +330,6 @@ fn waiting(journal: &Journal, from: &Position) -> Result<Waiting> {
         Some(Item::Overlong { .. }) | None => None,
     };
     Ok(Waiting { behind_bytes, oldest_waiting_utc })
-}
-
-fn state_file_name(queue: &Journal, endpoint: &str) -> String {
-    let dot = if endpoint.is_empty() { "" } else { "." };
-    format!("{}-state{dot}{endpoint}.json", queue.name().stem().unwrap_or_default())
 }
 
 /// The endpoints that a queue has a delivery state for; the one without a name when there is none.

@@ -6,7 +6,11 @@
 
 use std::fmt::Write as _;
 
-use milepost::{Timestamp, text::for_people};
+use milepost::{
+    Timestamp,
+    delivery::breaker::{Breaker, Gate},
+    text::for_people,
+};
 
 use crate::look::{Answer, EndpointStatus, QueueStatus, Waiting};
 
@@ -37,7 +41,7 @@ fn steps(queue: &QueueStatus, now: Timestamp) -> Vec<[String; 6]> {
     let out_of = |it: &EndpointStatus| {
         let endpoint = if it.endpoint.is_empty() { "endpoint" } else { &it.endpoint };
         let ack = it.last_ack_utc.map_or_else(nothing, |at| ago(at, now));
-        let more = [ack, it.retries.to_string(), it.breaker.state.clone()];
+        let more = [ack, it.retries.to_string(), gate(&it.breaker)];
         step(for_people(&format!("{} > {endpoint}", queue.queue)).into_owned(), &it.waiting, more)
     };
     let into = queue
@@ -62,6 +66,15 @@ fn table<const N: usize>(out: &mut String, heading: [&str; N], rows: Vec<[String
         }
         let _ = writeln!(out, "{}", line.trim_end());
     }
+}
+
+fn gate(breaker: &Breaker) -> String {
+    let word = match breaker.state {
+        Gate::Closed => "closed",
+        Gate::Open => "open",
+        Gate::Held => "held",
+    };
+    word.to_owned()
 }
 
 fn nothing() -> String {

@@ -2,10 +2,11 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 #![expect(clippy::disallowed_methods, reason = "a test damages files itself")]
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
 
 use milepost::{
     clock,
+    delivery::{LaneName, LastAck, Retry, State, breaker::Cause},
     emit::{self, Emitter, Offer},
     enqueue::Enqueuer,
     event::{Defaults, MilestoneEvent},
@@ -38,14 +39,12 @@ fn bytes(scratch: &Scratch, file: &str) -> u64 {
     fs::metadata(scratch.log(file)).unwrap().len()
 }
 
-/// A delivery state as its schema has it, with this breaker and these retries.
-fn deliver(scratch: &Scratch, cursor: Value, retries: Value, breaker: Value) {
-    let state = json!({
-        "version": 1, "endpoint": "", "url": "http://127.0.0.1:1/internal/milestones/ingest", "cursor": cursor,
-        "retries": retries, "lastAck": { "idempotencyKey": "milestone:a", "atUtc": "2026-03-01T09:05:00.000Z" },
-        "breaker": breaker, "auditOffset": 0, "deadLetterOffset": 0, "controlOffset": 0,
-    });
-    fs::write(scratch.log(STATE), state.to_string()).unwrap();
+/// The state that a delivery left behind.
+fn deliver(scratch: &Scratch, change: impl FnOnce(&mut State)) {
+    let mut state = State::new("");
+    state.url = Some("http://127.0.0.1:1/internal/milestones/ingest".into());
+    change(&mut state);
+    fs::write(scratch.log(STATE), serde_json::to_vec(&state).unwrap()).unwrap();
 }
 
 fn answer(scratch: &Scratch, code: i32) -> Value {
@@ -160,21 +159,25 @@ fn the_breaker_decides_between_warning_and_critical() {
     let scratch = Scratch::new();
     emit(&scratch, "a", "2026-03-01T09:05:00.000Z");
     enqueue(&scratch);
-    let start = json!({ "offset": 0, "fingerprint": "" });
-    let answered = |breaker: Value, code: i32| {
-        deliver(&scratch, start.clone(), json!([]), breaker);
+    let answered = |cause: Option<Cause>, reason: &str, code: i32| {
+        deliver(&scratch, |state| match cause {
+            Some(Cause::Operator | Cause::Gone) => state.breaker.hold(cause.unwrap(), reason, clock::now()),
+            Some(cause) => state.breaker.open(cause, reason, clock::now(), Duration::ZERO),
+            None => {}
+        });
         problems(&answer(&scratch, code))
     };
-    assert!(answered(json!({ "state": "closed" }), 0).is_empty());
-    let silent = answered(json!({ "state": "open", "cause": "endpoint", "reason": "timeout" }), 1);
+    assert!(answered(None, "", 0).is_empty());
+    let silent = answered(Some(Cause::Endpoint), "timeout", 1);
     assert!(silent[0].contains("timeout"), "{silent:?}");
-    let held = answered(json!({ "state": "held", "cause": "operator", "reason": "moving house" }), 1);
+    let held = answered(Some(Cause::Operator), "moving house", 1);
     assert!(held[0].contains("moving house") && held[0].contains("--release"), "{held:?}");
-    let wrong = answered(json!({ "state": "open", "cause": "configuration", "reason": "401\u{1b}[2J" }), 2);
+    answered(Some(Cause::Gone), "410", 2);
+    answered(Some(Cause::Items), "ten in a row", 2);
+    let wrong = answered(Some(Cause::Configuration), "401\u{1b}[2J", 2);
     assert!(wrong[0].starts_with("http://127.0.0.1:1/"), "{wrong:?}");
     let text = scratch.run(TOOL, &[]).exits(2).stdout;
     assert!(text.contains("\ncritical: http://127.0.0.1:1/") && !text.contains('\u{1b}'), "{text}");
-    answered(json!({ "state": "held", "cause": "gone", "reason": "410" }), 2);
 }
 
 #[test]
@@ -183,18 +186,30 @@ fn retries_that_wait_are_counted_and_the_oldest_is_named() {
     emit(&scratch, "a", "2026-03-01T09:05:00.000Z");
     enqueue(&scratch);
     let end = bytes(&scratch, queue::MILESTONE_QUEUE);
-    let fingerprint = {
-        let line = fs::read(scratch.log(queue::MILESTONE_QUEUE)).unwrap();
-        milepost::journal::fingerprint(line.trim_ascii_end())
+    let line = fs::read(scratch.log(queue::MILESTONE_QUEUE)).unwrap();
+    let retry = Retry {
+        key: "milestone:a".into(),
+        attempts: 0,
+        tries: 2,
+        first: clock::now(),
+        acks_at_first: 0,
+        due: clock::now(),
+        delay: Duration::from_secs(5),
+        reason: "timeout".into(),
+        is_own: false,
+        history: Vec::new(),
     };
-    let retry = |scope: &str, tries: u32| json!({ "scope": scope, "offset": 0, "attempts": 0, "tries": tries, "dueUtc": "2026-03-01T09:05:00.000Z" });
-    let cursor = json!({ "offset": end, "fingerprint": fingerprint });
-    deliver(
-        &scratch,
-        cursor,
-        json!([retry("runtime", 2), retry("waits for its turn", 0)]),
-        json!({ "state": "closed" }),
-    );
+    deliver(&scratch, |state| {
+        state.cursor.offset = end;
+        state.cursor.fingerprint = milepost::journal::fingerprint(line.trim_ascii_end());
+        state.retries.block(LaneName::Scope("runtime".into()), 0, retry);
+        state.last_ack = Some(LastAck {
+            idempotency_key: "milestone:z".into(),
+            at_utc: clock::now(),
+            count: 1,
+            receipt: None,
+        });
+    });
     let endpoint = answer(&scratch, 0)["queues"][0]["endpoints"][0].clone();
     let queued_at = scratch.records("milestone-delivery-queue")[0]["timestamp"].clone();
     assert_eq!((&endpoint["retries"], &endpoint["oldestWaitingUtc"]), (&json!(1), &queued_at));
