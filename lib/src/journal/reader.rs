@@ -290,13 +290,17 @@ pub(super) fn bytes(logs: &Logs, name: &JournalName, from: u64, to: u64) -> Resu
     segments.bytes(from, to)
 }
 
-/// Whether the active segment has bytes beyond its mark.
+/// Whether a writer died here: the active segment has bytes beyond its mark, or the mark is one from before a
+/// rotation.
 pub(super) fn is_unsettled(logs: &Logs, name: &JournalName) -> Result<bool> {
     let mut segments = Segments::new(logs, name);
     segments.refresh()?;
+    if segments.sealed_path(segments.mark.base).exists() {
+        return Ok(true);
+    }
     let path = segments.active_path();
     match fs::metadata(&path) {
-        Ok(it) => Ok(it.len() > segments.mark.length && !segments.sealed_path(segments.mark.base).exists()),
+        Ok(it) => Ok(it.len() > segments.mark.length),
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(cause) => Err(Error::io("cannot look at the journal", &path, cause)),
     }
