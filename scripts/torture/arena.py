@@ -14,6 +14,7 @@ import tempfile
 import time
 
 from scenarios import EXITS, Wrong
+from syshook import Tracer
 
 
 class Arena:
@@ -29,6 +30,20 @@ class Arena:
         path = os.path.join(os.path.realpath(tempfile.mkdtemp(prefix="trial.", dir=self.scratch)), "logs")
         shutil.copytree(origin or self.template, path)
         return path
+
+    def run(self, logs, hooks, timeout):
+        """Runs the scenario's steps under the hooks; what was acknowledged, and the exit status of each."""
+        acks, statuses = logs + ".acks", []
+        with open(acks, "ab") as out, open(os.devnull, "r+b") as none:
+            for argv in self.scenario.steps(logs):
+                companion = self.scenario.companion(acks)
+                tracer = Tracer(argv, hooks.enter, hooks.leave, stdin=none, stdout=out, stderr=none, timeout=timeout,
+                                on_start=companion and companion.start)
+                statuses.append(tracer.run())
+                if companion:
+                    companion.stop()
+        with open(acks, "rb") as file:
+            return file.read(), statuses
 
     def judge(self, logs, stdout):
         """Recovers and checks; violations in words."""

@@ -29,7 +29,7 @@ import tempfile
 import time
 
 from arena import Arena, drop, in_parallel
-from syshook import OPENS, WRITES, Tracer
+from syshook import OPENS, WRITES
 
 MODELS = ("posix", "ext4")
 _TIMEOUT_S = 60
@@ -142,7 +142,7 @@ class _Recorder:
     def enter(self, call):
         if call.paths and self._is_ours(call.paths[0]) and (call.name in OPENS or call.name.startswith("mkdir")):
             self.existed[call.pid] = os.path.lexists(call.paths[0])
-        if call.name in WRITES:
+        if call.name in WRITES or call.name in ("sendto", "sendmsg"):
             call.note = call.payload()
         if call.name in ("fsync", "fdatasync") and self._is_ours(call.file):
             self.syncs += 1
@@ -159,6 +159,9 @@ class _Recorder:
         words = str(call)
         if call.name in WRITES and call.fd() == 1:
             self.log.append(("ack", call.note[:call.result], words))
+        elif (call.file or "").startswith("socket:") and b'"ok":true' in (call.note or b""):
+            # An answer over HTTP; its body is the promise.
+            self.log.append(("ack", call.note.split(b"\r\n\r\n", 1)[-1] + b"\n", words))
         elif call.name in WRITES and self._is_ours(call.file):
             self._write(call, words)
         elif call.name in OPENS and self._is_ours(first):
@@ -263,12 +266,8 @@ class Cut:
     def record(self, failing_sync=None):
         """Runs the steps once; the recorder with its log, and the exit status of each step."""
         logs = self.arena.folder()
-        recorder, statuses = _Recorder(logs, failing_sync), []
-        with open(os.devnull, "r+b") as none, open(logs + ".stdout", "wb") as out:
-            for argv in self.scenario.steps(logs):
-                tracer = Tracer(argv, recorder.enter, recorder.leave, stdin=none, stdout=out, stderr=none,
-                                timeout=_TIMEOUT_S)
-                statuses.append(tracer.run())
+        recorder = _Recorder(logs, failing_sync)
+        _, statuses = self.arena.run(logs, recorder, _TIMEOUT_S)
         drop(logs)
         return recorder, statuses
 

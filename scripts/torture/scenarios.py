@@ -14,9 +14,12 @@ Not here: which faults there are (faultsweep, powerloss), many processes at once
 import json
 import os
 import random
+import signal
 import subprocess
+import time
 
 from invariants import Folder
+from peers import SECRET, Client, address_in, post
 
 TIMEOUT_S = 20
 QUEUE = "milestone-delivery-queue"
@@ -77,6 +80,8 @@ class Scenario:
     name = ""
     # Segments this small rotate every few records.
     rotate = ()
+    # Whether exit 0 means that everything was done; a service stays up and says so in each answer.
+    exit_says_all = True
 
     def __init__(self, tools, seed=1):
         self.tools, self.random = tools, random.Random(f"{self.name} {seed}")
@@ -120,6 +125,10 @@ class Scenario:
 
     def steps(self, logs):
         raise NotImplementedError
+
+    def companion(self, acks):
+        """Who works beside each step, if anybody: an object with `start(pid)` and `stop()`."""
+        return None
 
     def recover(self, logs, stdout):
         raise NotImplementedError
@@ -342,6 +351,83 @@ class QueueResync(QueueFresh):
         return [self.queue_step(logs, "--resync", "start")]
 
 
+class Receive(Scenario):
+    """The receiver under requests: new ones, a duplicate, a conflict."""
+
+    name = "receive"
+    exit_says_all = False
+
+    def prepare(self, logs):
+        with open(os.path.join(logs, "secret"), "w", encoding="ascii") as file:
+            file.write(SECRET)
+        new = self.new(4)
+        self.requests = [*new[:3], new[0], dict(new[1], claim="Something else."), new[3]]
+        self.serve(logs, self.new(2))
+
+    def steps(self, logs):
+        return [self.tools.argv("milestone-receive", logs, "--listen", "127.0.0.1:0", *self.rotate, "--secret-file",
+                                os.path.join(logs, "secret"), "--allow-readable-secret")]
+
+    def companion(self, acks):
+        return Client(acks, self.requests)
+
+    def serve(self, logs, events):
+        """An ordinary run: the answers to these events."""
+        said = logs + ".said"
+        with open(said, "wb") as out, open(os.devnull, "wb") as none:
+            server = subprocess.Popen(self.steps(logs)[0], stdin=subprocess.DEVNULL, stdout=out, stderr=none)
+        try:
+            address, until = None, time.monotonic() + TIMEOUT_S
+            while not address:
+                if server.poll() is not None or time.monotonic() > until:
+                    raise Wrong(f"milestone-receive does not start: {server.poll()}")
+                time.sleep(0.002)
+                address = address_in(said)
+            answers = []
+            for sent in events:
+                status, body = post(address, sent)
+                if status != 200:
+                    raise Wrong(f"{sent['milestoneId']} is answered {status} {body}")
+                answers.append(json.loads(body))
+            server.send_signal(signal.SIGTERM)
+            if server.wait(TIMEOUT_S) != 0:
+                raise Wrong(f"milestone-receive exits with {server.returncode}")
+            return answers
+        except (OSError, subprocess.TimeoutExpired) as cause:
+            raise Wrong(f"milestone-receive does not answer: {cause}") from None
+        finally:
+            server.kill()
+            server.wait()
+
+    @staticmethod
+    def receipts(stdout):
+        answers = [json.loads(line) for line in stdout.split(b"\n")[:-1] if b'"receipt"' in line]
+        return {f"milestone:{it['milestoneId']}": (it["receipt"]["seq"], it["receipt"]["head"]) for it in answers}
+
+    def recover(self, logs, stdout):
+        receipts = self.receipts(stdout)
+        for answer in self.serve(logs, [*self.later, *self.offered.values()]):
+            key = f"milestone:{answer['milestoneId']}"
+            receipt = (answer["receipt"]["seq"], answer["receipt"]["head"])
+            if receipts.get(key, receipt) != receipt or key in receipts and answer["status"] != "duplicate":
+                raise Wrong(f"{key} was answered {receipts[key]}, and again: {answer}")
+
+    def check(self, logs, stdout):
+        folder = Folder(logs).check_all()
+        offered = {f"milestone:{identity}": sent for identity, sent in self.offered.items()}
+        folder.check_feed(offered, self.receipts(stdout))
+        if len(folder.journals["receive/feed"].lines) != len(offered):
+            folder.wrong(f"feed: {len(folder.journals['receive/feed'].lines)} records of {len(offered)} events")
+        return folder.violations
+
+
+class ReceiveRotating(Receive):
+    """The same, where the feed and the audit rotate."""
+
+    name = "receive-rotating"
+    rotate = ("--rotate-bytes", "1500")
+
+
 def plant_dead_letters(logs, count):
     """Dead letters of the first records of the queue, as a deliverer that died before its mark leaves them."""
     with open(os.path.join(logs, f"{QUEUE}.jsonl"), "rb") as queue, \
@@ -358,4 +444,4 @@ def plant_dead_letters(logs, count):
 
 
 SCENARIOS = [EmitFresh, EmitMore, EmitRotating, EmitAllOrNothing, EmitAllOrNothingRotating, QueueFresh, QueueMore,
-             QueueRotating, QueueDamaged, QueueRedrive, QueueResync]
+             QueueRotating, QueueDamaged, QueueRedrive, QueueResync, Receive, ReceiveRotating]

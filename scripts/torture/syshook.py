@@ -169,11 +169,14 @@ class Call:
 class Tracer:
     """Runs one command under the hooks; see the top of this file."""
 
-    def __init__(self, argv, enter, leave=None, cwd=None, stdin=None, stdout=None, stderr=None, timeout=20.0):
+    def __init__(self, argv, enter, leave=None, cwd=None, stdin=None, stdout=None, stderr=None, timeout=20.0,
+                 on_start=None):
         if platform.machine() != "x86_64":
             raise SystemExit("syshook: only for x86-64")
         self.argv, self.enter, self.leave, self.cwd = argv, enter, leave, cwd
         self.stdin, self.stdout, self.stderr, self.timeout = stdin, stdout, stderr, timeout
+        # Called with the process's id once there is one, for whoever works beside it.
+        self.on_start = on_start
         self.pid, self.live, self.is_running, self.is_hung = None, set(), False, False
 
     def run(self):
@@ -183,6 +186,8 @@ class Tracer:
         _ptrace(_SETOPTIONS, self.pid, 0, _OPTIONS)
         self.live.add(self.pid)
         _ptrace(_SYSCALL, self.pid)
+        if self.on_start:
+            self.on_start(self.pid)
         before = signal.signal(signal.SIGALRM, self._too_long)
         signal.setitimer(signal.ITIMER_REAL, self.timeout)
         try:
