@@ -33,7 +33,11 @@ use argh::{ArgsInfo, TopLevelCommand};
 
 use self::arguments::Request;
 pub use self::{
-    messages::Messages, output::Output, progress::Progress, signals::shutdown_flag, streams::stdin_is_closed,
+    messages::Messages,
+    output::Output,
+    progress::Progress,
+    signals::{reload_flag, shutdown_flag},
+    streams::stdin_is_closed,
     verdict::Verdict,
 };
 use crate::{Error, Kind, Result};

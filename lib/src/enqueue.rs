@@ -83,7 +83,9 @@ impl Enqueuer {
         self.queue.settle_if_needed()?;
         let resume = queue::resume(&self.queue, self.source.name())?;
         let from = self.passed_after(&resume)?.unwrap_or_else(|| resume.clone());
-        let mut reader = self.source.read_from(&from)?;
+        // Either file may be the wrong one, so the message names both.
+        let says = |it: Error| it.within(format_args!("going on where {} says", self.queue.name().file()));
+        let mut reader = self.source.read_from(&from).map_err(says)?;
         let mut passed = Passed { cursor: from.offset, ..Passed::default() };
         let mut last = from;
         while !stop() {

@@ -32,6 +32,7 @@ pub mod enqueue;
 pub mod queue;
 pub mod redrive;
 
+pub mod delivery;
 pub mod ingest;
 pub mod secret;
 pub mod signing;

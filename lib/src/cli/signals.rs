@@ -9,7 +9,7 @@
 use std::sync::{Arc, atomic::AtomicBool};
 
 use signal_hook::{
-    consts::{SIGINT, SIGTERM, SIGXFSZ},
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
     flag,
 };
 
@@ -30,6 +30,17 @@ pub fn shutdown_flag() -> Result<Arc<AtomicBool>> {
             .and_then(|_| flag::register(signal, Arc::clone(&asked)))
             .map_err(|cause| Error::new(Kind::Io, "", "cannot handle signals").because(cause))?;
     }
+    Ok(asked)
+}
+
+/// A flag that is set when somebody asks a service to read its files again (SIGHUP). Whoever does so clears it.
+///
+/// # Errors
+/// When the system refuses the handler.
+pub fn reload_flag() -> Result<Arc<AtomicBool>> {
+    let asked = Arc::new(AtomicBool::new(false));
+    flag::register(SIGHUP, Arc::clone(&asked))
+        .map_err(|cause| Error::new(Kind::Io, "", "cannot handle SIGHUP").because(cause))?;
     Ok(asked)
 }
 

@@ -63,6 +63,7 @@ impl Active {
         let path = logs.place(&name.file())?;
         let mark =
             Mark::read(lock.file()).map_err(|it| Error::io("cannot read the mark", lock.path(), it))?;
+        let believed = mark.clone();
         let mark = match mark {
             Some(it) if !logs.dir().join(name.sealed(it.base)).exists() => it,
             // Missing, or from before a rotation that a crash cut short: the active segment begins where
@@ -93,6 +94,10 @@ impl Active {
         }
         if active.mark.undo {
             active.undo()?;
+        }
+        // Nothing has to be settled, but readers must not go by a mark that is not believed.
+        if !active.is_unsettled() && believed.as_ref() != Some(&active.mark) {
+            active.write_mark()?;
         }
         Ok(active)
     }

@@ -24,6 +24,8 @@ pub const LINE_BYTES_MAX: usize = 1 << 20;
 /// How often a mark is read before it counts as missing.
 const MARK_TRIES: usize = 3;
 const CHUNK_BYTES: usize = 256 << 10;
+/// The first chunk after a jump: often one line is all that is wanted there.
+const FIRST_CHUNK_BYTES: usize = 8 << 10;
 /// Enough for most lines, so that finding the line before an offset is one read.
 const BACK_BYTES: u64 = 4096;
 
@@ -60,6 +62,8 @@ pub struct Reader {
     buffer: Vec<u8>,
     /// Index in `buffer` of the next line; `at` is its logical offset.
     next: usize,
+    /// How much is read next; it grows while reading goes on.
+    chunk: usize,
 }
 
 impl Reader {
@@ -83,14 +87,18 @@ impl Reader {
                 }
             }
         }
-        Ok(Reader { segments, at: from.offset, end, segment: None, buffer: Vec::new(), next: 0 })
+        Ok(Reader::new(segments, from.offset, end))
     }
 
     /// A reader that begins at `offset`, which must be the start of a line.
     pub fn open_at(logs: &Logs, name: &JournalName, offset: u64) -> Result<Reader> {
         let mut segments = Segments::new(logs, name);
         let end = segments.refresh()?;
-        Ok(Reader { segments, at: offset, end, segment: None, buffer: Vec::new(), next: 0 })
+        Ok(Reader::new(segments, offset, end))
+    }
+
+    fn new(segments: Segments, at: u64, end: u64) -> Reader {
+        Reader { segments, at, end, segment: None, buffer: Vec::new(), next: 0, chunk: FIRST_CHUNK_BYTES }
     }
 
     /// Looks how far may be read by now; returns that logical offset.
@@ -115,6 +123,7 @@ impl Reader {
         self.segment = None;
         self.buffer.clear();
         self.next = 0;
+        self.chunk = FIRST_CHUNK_BYTES;
     }
 
     /// The next line below the mark; `None` when there is none yet.
@@ -187,7 +196,8 @@ impl Reader {
         let room =
             usize::try_from(segment.end.unwrap_or(self.end).min(self.end) - from).unwrap_or(CHUNK_BYTES);
         let start = self.buffer.len();
-        self.buffer.resize(start + room.min(CHUNK_BYTES), 0);
+        self.buffer.resize(start + room.min(self.chunk), 0);
+        self.chunk = CHUNK_BYTES.min(self.chunk * 4);
         let read = read_at(&segment.file, &mut self.buffer[start..], from - segment.base);
         self.buffer.truncate(start + *read.as_ref().unwrap_or(&0));
         match read {
@@ -280,10 +290,14 @@ pub(super) fn bytes(logs: &Logs, name: &JournalName, from: u64, to: u64) -> Resu
     segments.bytes(from, to)
 }
 
-/// Whether the active segment has bytes beyond its mark.
+/// Whether a writer died here: the active segment has bytes beyond its mark, or the mark is one from before a
+/// rotation.
 pub(super) fn is_unsettled(logs: &Logs, name: &JournalName) -> Result<bool> {
     let mut segments = Segments::new(logs, name);
     segments.refresh()?;
+    if segments.sealed_path(segments.mark.base).exists() {
+        return Ok(true);
+    }
     let path = segments.active_path();
     match fs::metadata(&path) {
         Ok(it) => Ok(it.len() > segments.mark.length),

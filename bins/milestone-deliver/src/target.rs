@@ -1,0 +1,174 @@
+//! Where is sent to: the URL, checked once, and what follows from it.
+//!
+//! | `--url` | milestones | other events |
+//! | --- | --- | --- |
+//! | `https://app.example` | `…/internal/milestones/ingest` | `…/internal/events/ingest` |
+//! | `https://app.example/x/internal/milestones/ingest` | as given | `…/x/internal/events/ingest` |
+//! | `https://app.example/x/internal/events/ingest` | `…/x/internal/milestones/ingest` | as given |
+//! | `https://app.example/hook?a=b` | as given | as given |
+//!
+//! The last is for receivers that know nothing of the contract's paths: the body says what it is.
+//!
+//! # Invariants
+//! - A URL with credentials is refused, and no message shows it.
+//! - Plain http goes to loopback only, unless it was allowed.
+
+use std::net::IpAddr;
+
+use milepost::{
+    Error, Kind, Result,
+    delivery::Route,
+    ingest::{EVENTS_PATH, MILESTONES_PATH},
+    text,
+};
+use ureq::http::Uri;
+
+/// Two URLs of one origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    milestones: String,
+    events: String,
+    is_plain: bool,
+}
+
+impl Target {
+    /// Checks a URL that came from `place`, a flag or a variable.
+    ///
+    /// # Errors
+    /// [`Kind::Configuration`] when it cannot be sent to.
+    pub fn new(url: &str, place: &str, allow_http: bool) -> Result<Target> {
+        let refuse = |what: &str| Error::new(Kind::Configuration, place, what);
+        // First of all, and without showing any of it.
+        let authority = url.split_once("//").map_or(url, |(_, it)| it).split(['/', '?', '#']).next();
+        if authority.is_some_and(|it| it.contains('@')) {
+            return Err(
+                refuse("has credentials in the URL").cure("take them out; requests are signed instead")
+            );
+        }
+        let invalid = || {
+            refuse(&format!("{} is no URL to post to", text::quoted(url)))
+                .cure("write it like https://app.example/internal/milestones/ingest")
+        };
+        let uri: Uri = url.parse().map_err(|_| invalid())?;
+        let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return Err(invalid());
+        };
+        if authority.host().is_empty() || !matches!(scheme, "http" | "https") {
+            return Err(invalid());
+        }
+        let is_plain = scheme == "http";
+        if is_plain && !allow_http && !is_loopback_name(authority.host()) {
+            return Err(refuse(&format!("{} is plain http to another machine", text::quoted(url)))
+                .cure("use https, or allow it with --allow-http"));
+        }
+        let query = uri.query().map_or_else(String::new, |it| format!("?{it}"));
+        let origin = format!("{scheme}://{authority}");
+        let path = uri.path();
+        let base = match path {
+            "" | "/" => Some(""),
+            _ => path.strip_suffix(MILESTONES_PATH).or_else(|| path.strip_suffix(EVENTS_PATH)),
+        };
+        let (milestones, events) = match base {
+            Some(base) => (
+                format!("{origin}{base}{MILESTONES_PATH}{query}"),
+                format!("{origin}{base}{EVENTS_PATH}{query}"),
+            ),
+            None => (format!("{origin}{path}{query}"), format!("{origin}{path}{query}")),
+        };
+        Ok(Target { milestones, events, is_plain })
+    }
+
+    /// The URL of a route.
+    pub fn url(&self, route: Route) -> &str {
+        match route {
+            Route::Milestones => &self.milestones,
+            Route::Events => &self.events,
+        }
+    }
+
+    /// Whether nothing hides what is sent.
+    pub fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+}
+
+/// Whether a URL's host is this machine by its text alone.
+fn is_loopback_name(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_loopback(),
+        Err(_) => {
+            let name = bare.trim_end_matches('.').to_ascii_lowercase();
+            name == "localhost" || name.ends_with(".localhost")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn urls(url: &str) -> (String, String) {
+        let target = Target::new(url, "--url", false).unwrap();
+        (target.url(Route::Milestones).to_owned(), target.url(Route::Events).to_owned())
+    }
+
+    #[test]
+    fn both_paths_follow_from_the_url() {
+        let contract = |base: &str| {
+            (format!("{base}/internal/milestones/ingest"), format!("{base}/internal/events/ingest"))
+        };
+        for base in
+            ["https://app.example", "https://app.example:8443", "http://127.0.0.1:9", "http://[::1]:9"]
+        {
+            assert_eq!(urls(base), contract(base));
+            assert_eq!(urls(&format!("{base}/")), contract(base));
+            assert_eq!(urls(&format!("{base}/x/internal/milestones/ingest")), contract(&format!("{base}/x")));
+            assert_eq!(urls(&format!("{base}/internal/events/ingest")), contract(base));
+        }
+        let custom = "https://app.example/hook?a=b".to_owned();
+        assert_eq!(urls(&custom), (custom.clone(), custom));
+    }
+
+    #[test]
+    fn plain_http_goes_to_loopback_only() {
+        for url in
+            ["http://localhost:9/", "http://a.localhost/", "http://127.9.9.9", "http://[::ffff:127.0.0.1]/"]
+        {
+            assert!(Target::new(url, "--url", false).is_ok(), "{url}");
+        }
+        for url in ["http://app.example/", "http://10.0.0.1/", "http://2130706433/", "http://localhost.evil/"]
+        {
+            let error = Target::new(url, "--url", false).unwrap_err();
+            assert_eq!(error.kind(), Kind::Configuration, "{url}");
+            assert!(Target::new(url, "--url", true).is_ok(), "{url}");
+        }
+    }
+
+    #[test]
+    fn credentials_are_refused_and_never_shown() {
+        for url in ["https://me:hunter2@app.example/", "me:hunter2@app.example", "http://hunter2@127.0.0.1/"]
+        {
+            let error = Target::new(url, "--url", true).unwrap_err();
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused() {
+        for url in [
+            "",
+            " ",
+            "app.example",
+            "/internal",
+            "ftp://app.example/",
+            "https://",
+            "https:///x",
+            "https://a b/",
+        ] {
+            let error = Target::new(url, "$MILESTONE_INGEST_URL", true).unwrap_err();
+            assert_eq!(error.kind(), Kind::Configuration, "{url}");
+            assert!(error.to_string().starts_with("$MILESTONE_INGEST_URL: "), "{error}");
+        }
+    }
+}

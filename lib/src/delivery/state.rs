@@ -1,0 +1,244 @@
+//! What a delivery remembers between runs, and how each event changes it.
+//!
+//! One high-water mark (the cursor), the lanes below it that are not settled, and the breaker.
+//!
+//! # Invariants
+//! - Every item before the cursor is settled, or a lane covers it and `ahead` does not name it.
+//! - [`State::apply`] is the only thing that changes it by an event, now and when the audit is read back.
+//! - Its size follows the blocked scopes, never the queue.
+//!
+//! Not here: the file (`store`), what to do next (`engine`).
+
+use std::{collections::BTreeSet, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    breaker::{Breaker, Cause},
+    control::Command,
+    event::{ControlDetail, Detail, Event},
+    lanes::{LaneName, Lanes, Retry},
+    verdict::Fault,
+};
+use crate::{Timestamp, audit::Outcome, envelope::Attempt, ingest::Receipt};
+
+/// The version of the state file that is written and read.
+pub const VERSION: u32 = 1;
+
+/// The state file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// [`VERSION`].
+    pub version: u32,
+    /// The endpoint's name; empty for the one without a name.
+    pub endpoint: String,
+    /// Where was sent to last.
+    pub url: Option<String>,
+    /// The high-water mark.
+    pub cursor: Cursor,
+    /// What waits below it.
+    pub retries: Lanes,
+    /// The last acknowledgement.
+    pub last_ack: Option<LastAck>,
+    /// The circuit breaker.
+    pub breaker: Breaker,
+    /// The audit is covered up to here.
+    pub audit_offset: u64,
+    /// The dead letters are covered up to here.
+    pub dead_letter_offset: u64,
+    /// The operator's commands were followed up to here.
+    pub control_offset: u64,
+}
+
+/// See [`State::cursor`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Logical offset in the queue.
+    pub offset: u64,
+    /// Fingerprint of the line before it (J5), as it was when the state was saved.
+    pub fingerprint: String,
+    /// Offsets of items that are settled although others before them, in their scope's lane or beyond the
+    /// mark, are not: a probe that was acknowledged, a dead letter whose audit record was lost.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ahead: BTreeSet<u64>,
+}
+
+/// See [`State::last_ack`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastAck {
+    /// The key of the item.
+    pub idempotency_key: String,
+    /// When.
+    pub at_utc: Timestamp,
+    /// How many there were, this one included.
+    pub count: u64,
+    /// The receiver's proof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt: Option<Receipt>,
+}
+
+impl State {
+    /// The state of an endpoint that was never sent to.
+    pub fn new(endpoint: &str) -> State {
+        State {
+            version: VERSION,
+            endpoint: endpoint.to_owned(),
+            url: None,
+            cursor: Cursor::default(),
+            retries: Lanes::default(),
+            last_ack: None,
+            breaker: Breaker::default(),
+            audit_offset: 0,
+            dead_letter_offset: 0,
+            control_offset: 0,
+        }
+    }
+
+    /// Acknowledgements so far.
+    pub fn acks(&self) -> u64 {
+        self.last_ack.as_ref().map_or(0, |it| it.count)
+    }
+
+    /// The retry of the item at this offset, if it waits for one.
+    pub fn retry_of(&self, scope: Option<&str>, key: &str, offset: u64) -> Option<&Retry> {
+        let name = self.retries.covering(scope, key, offset)?;
+        let lane = self.retries.get(&name)?;
+        lane.retry.as_ref().filter(|_| lane.offset == offset)
+    }
+
+    /// Changes the state as the event says. With `replayed`, what waits in the lanes is not known, and
+    /// lanes stay until they are counted again.
+    pub fn apply(&mut self, event: &Event, replayed: bool) {
+        match event {
+            Event::Item { outcome, key, scope, detail } => {
+                let (key, scope) = (key.as_deref().unwrap_or_default(), scope.as_deref());
+                self.apply_item(*outcome, key, scope, detail, replayed);
+            }
+            Event::Breaker(detail) => {
+                self.breaker = detail.breaker.clone();
+                self.url.clone_from(&detail.url);
+            }
+            // One that was followed from the control journal is not followed again from the audit.
+            Event::Control(detail) if detail.from >= self.control_offset => self.apply_control(detail),
+            Event::Control(_) => {}
+            Event::Resync(detail) => {
+                self.cursor = Cursor { offset: detail.cursor, ..Cursor::default() };
+                self.retries = Lanes::default();
+            }
+        }
+    }
+
+    fn apply_control(&mut self, detail: &ControlDetail) {
+        self.control_offset = detail.to;
+        self.follow(&detail.command, detail.at);
+    }
+
+    /// Follows a command of the operator.
+    pub fn follow(&mut self, command: &Command, at: Timestamp) {
+        match command {
+            Command::Hold { reason } => self.breaker.hold(Cause::Operator, reason, at),
+            Command::Release => self.breaker.reset(),
+            Command::RetryNow => {
+                self.retries.rebase(at, true);
+                self.breaker.probe_now(at);
+            }
+        }
+    }
+
+    /// Brings due times nearer that a clock that went back has put off. Says whether there were any; then
+    /// the state must be saved, or the next process would put them off anew.
+    pub fn rebase(&mut self, now: Timestamp) -> bool {
+        self.breaker.rebase(now) | self.retries.rebase(now, false)
+    }
+
+    fn apply_item(
+        &mut self,
+        outcome: Outcome,
+        key: &str,
+        scope: Option<&str>,
+        detail: &Detail,
+        replayed: bool,
+    ) {
+        match outcome {
+            Outcome::Acknowledged => {
+                self.settle(key, scope, detail, replayed);
+                let count = self.acks() + 1;
+                let receipt = detail.receipt.clone();
+                let idempotency_key = key.to_owned();
+                self.last_ack = Some(LastAck { idempotency_key, at_utc: detail.at, count, receipt });
+                self.breaker.count_acknowledged();
+            }
+            Outcome::DeadLettered => {
+                self.settle(key, scope, detail, replayed);
+                if let Some(fault) = detail.fault.filter(|_| !detail.ahead) {
+                    self.breaker.count_failed(fault, detail.own);
+                }
+            }
+            Outcome::Quarantined => self.settle(key, scope, detail, replayed),
+            Outcome::Retried => self.apply_retried(key, scope, detail),
+            _ => {}
+        }
+    }
+
+    fn settle(&mut self, key: &str, scope: Option<&str>, detail: &Detail, replayed: bool) {
+        let offset = detail.queue_offset;
+        if detail.ahead {
+            self.cursor.ahead.insert(offset);
+        } else if let Some(name) = self.retries.covering(scope, key, offset) {
+            self.retries.settle(&name, offset, replayed);
+        }
+        self.cursor.offset = detail.cursor;
+    }
+
+    fn apply_retried(&mut self, key: &str, scope: Option<&str>, detail: &Detail) {
+        let fault = detail.fault.unwrap_or(Fault::Application);
+        if fault == Fault::Gone {
+            return;
+        }
+        let due = detail.due.unwrap_or(detail.at);
+        let delay = Duration::from_millis(detail.delay_ms.unwrap_or(0));
+        if detail.probe {
+            self.breaker.probe_failed(detail.queue_offset, detail.ahead, detail.at, delay);
+            return;
+        }
+        let mut retry = match self.retry_of(scope, key, detail.queue_offset) {
+            Some(it) => it.clone(),
+            None => Retry {
+                key: key.to_owned(),
+                attempts: 0,
+                tries: 0,
+                first: detail.at,
+                acks_at_first: self.acks(),
+                due,
+                delay,
+                reason: String::new(),
+                is_own: false,
+                history: Vec::new(),
+            },
+        };
+        retry.attempts = detail.attempt;
+        retry.tries = detail.tries;
+        retry.due = due;
+        retry.delay = delay;
+        detail.reason.clone_into(&mut retry.reason);
+        retry.is_own = detail.own;
+        if detail.counted {
+            retry.remember(attempt_of(detail));
+        }
+        let name = self.retries.covering(scope, key, detail.queue_offset).unwrap_or_else(|| match scope {
+            Some(scope) if !detail.alone => LaneName::Scope(scope.to_owned()),
+            _ => LaneName::Item(key.to_owned()),
+        });
+        self.retries.block(name, detail.queue_offset, retry);
+        self.cursor.offset = detail.cursor;
+        self.breaker.count_failed(fault, detail.own);
+    }
+}
+
+/// The attempt that an event tells of, as a dead letter lists it.
+pub(super) fn attempt_of(detail: &Detail) -> Attempt {
+    let answer = if detail.answer.is_empty() { detail.reason.clone() } else { detail.answer.clone() };
+    Attempt { at: detail.at, status: detail.status, answer }
+}

@@ -1,0 +1,390 @@
+//! Making what happened durable, in groups, and reading it back at start.
+//!
+//! | order | written | what a crash after it leaves |
+//! | --- | --- | --- |
+//! | 1 | dead letters | they count: their audit records are made good at start |
+//! | 2 | audit | it counts: the state is brought up to it at start |
+//! | 3 | state | nothing to do |
+//!
+//! # Invariants
+//! - Whatever is in the dead letters or the audit counts; the state is only where reading back begins.
+//! - An acknowledgement costs no sync of its own: a group shares them.
+//! - What came of an item and is not on disk yet is sent again after a crash, with the same key and bytes.
+//!
+//! Not here: what happens (`engine`), what it changes (`state`).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+    time::Duration,
+};
+
+use super::{
+    Consumer,
+    event::{Detail, Event, ResyncDetail},
+    item::Head,
+    lanes::LaneName,
+    state::{State, VERSION},
+};
+use crate::{
+    Error, Kind, Result, Timestamp,
+    audit::{self, Outcome},
+    envelope::DeadLetter,
+    journal::{Batch, Item as Found, Journal, JournalName, Position, Reader},
+    logs::Logs,
+    state_file::{self, Loaded},
+};
+
+/// The most events of a group.
+const GROUP_MAX: usize = 256;
+/// The most bytes of dead letters of a group.
+const GROUP_BYTES_MAX: usize = 2 << 20;
+/// How long an event waits for its group.
+const GROUP_WAIT: Duration = Duration::from_millis(100);
+/// Room that must be left on the disk before anything is sent: some groups and their state.
+const ROOM_BYTES: u64 = 4 << 20;
+
+/// What is not on disk yet, and how it gets there.
+#[derive(Debug)]
+pub(super) struct Store {
+    consumer: Consumer,
+    dead_letters: Journal,
+    entries: Vec<(Event, Option<DeadLetter>)>,
+    bytes: usize,
+    since: Option<Timestamp>,
+    /// Events of the next group. The first one is alone, so that an audit that cannot be written is found
+    /// after one attempt, not after hundreds.
+    group: usize,
+    /// Events that are durable, but not in the state file yet.
+    unsaved: usize,
+    is_dirty: bool,
+}
+
+impl Store {
+    /// Reads the state, and brings it up to the audit and the dead letters. Says what a person should know.
+    pub fn open(consumer: &Consumer) -> Result<(Store, State, Option<String>)> {
+        Store::open_as(consumer, true)
+    }
+
+    fn open_as(consumer: &Consumer, checked: bool) -> Result<(Store, State, Option<String>)> {
+        let logs = consumer.logs();
+        // Opens them for writing, too: an audit that cannot be written stops us here.
+        audit::settle(logs)?;
+        let dead_letters = consumer.dead_letters();
+        dead_letters.settle_if_needed()?;
+        consumer.control().settle_if_needed()?;
+        consumer.queue().settle_if_needed()?;
+        let (mut state, note) = load(consumer)?;
+        if checked {
+            let Position { offset, fingerprint } = position(&state);
+            consumer.queue().read_from(&Position { offset, fingerprint })?;
+        }
+        let mut store = Store {
+            consumer: consumer.clone(),
+            dead_letters,
+            entries: Vec::new(),
+            bytes: 0,
+            since: None,
+            group: 1,
+            unsaved: 0,
+            is_dirty: note.is_some(),
+        };
+        let accounted = store.read_audit(&mut state)?;
+        store.make_good_dead_letters(&mut state, &accounted)?;
+        if checked && store.is_dirty {
+            recount(consumer, &mut state)?;
+        }
+        Ok((store, state, note))
+    }
+
+    /// Applies what the audit has beyond the state; returns the offsets of the dead letters in it.
+    fn read_audit(&mut self, state: &mut State) -> Result<BTreeSet<u64>> {
+        let mut reader = Reader::open_at(self.consumer.logs(), &JournalName::audit(), state.audit_offset)?;
+        let (queue, endpoint) = (self.consumer.queue_name().as_str(), self.consumer.endpoint());
+        let mut accounted = BTreeSet::new();
+        while let Some(found) = reader.next_item()? {
+            // Damage in the audit is `audit-tail --verify`'s to name.
+            let Found::Line { text, .. } = found else { continue };
+            let Some(event) = Event::read(text, queue, endpoint) else { continue };
+            if let Event::Item { outcome: Outcome::DeadLettered, detail, .. } = &event {
+                accounted.extend(detail.offset);
+            }
+            state.apply(&event, true);
+            self.is_dirty = true;
+        }
+        state.audit_offset = reader.end();
+        Ok(accounted)
+    }
+
+    /// Dead letters that a crash kept out of the audit: the items are settled, and the audit is made good.
+    fn make_good_dead_letters(&mut self, state: &mut State, accounted: &BTreeSet<u64>) -> Result<()> {
+        let name = self.dead_letters.name();
+        let mut reader = Reader::open_at(self.consumer.logs(), name, state.dead_letter_offset)?;
+        let mut found_events = Vec::new();
+        while let Some(found) = reader.next_item()? {
+            let Found::Line { offset, text, .. } = found else { continue };
+            let Ok(dead) = DeadLetter::from_line(text) else { continue };
+            if accounted.contains(&offset) || dead.endpoint() != self.consumer.endpoint() {
+                continue;
+            }
+            let scope = Head::read(text).and_then(|it| it.scope).map(std::borrow::Cow::into_owned);
+            let key = dead.envelope().idempotency_key.clone();
+            let is_first = state.retry_of(scope.as_deref(), &key, dead.queue_offset).is_some();
+            let detail = Box::new(Detail {
+                journal: Some(name.as_str().to_owned()),
+                offset: Some(offset),
+                queue: self.consumer.queue_name().as_str().to_owned(),
+                endpoint: self.consumer.endpoint().to_owned(),
+                queue_offset: dead.queue_offset,
+                cursor: state.cursor.offset,
+                at: dead.dead_at,
+                attempt: u32::try_from(dead.attempts.len()).unwrap_or(u32::MAX),
+                reason: "made-good".to_owned(),
+                answer: dead.reason,
+                ahead: !is_first,
+                ..Detail::default()
+            });
+            found_events.push(Event::Item { outcome: Outcome::DeadLettered, key: Some(key), scope, detail });
+        }
+        state.dead_letter_offset = reader.end();
+        for event in found_events {
+            state.apply(&event, true);
+            self.push(event, None, Timestamp::default());
+        }
+        Ok(())
+    }
+
+    /// Adds what happened to the group; a dead letter is given its place when the group is written.
+    pub fn push(&mut self, event: Event, dead: Option<DeadLetter>, now: Timestamp) {
+        self.bytes += dead.as_ref().map_or(0, |it| it.envelope().payload.get().len() + 4096);
+        self.entries.push((event, dead));
+        self.since.get_or_insert(now);
+        self.is_dirty = true;
+    }
+
+    /// Notes a change of the state that no event tells of.
+    pub fn touch(&mut self) {
+        self.is_dirty = true;
+    }
+
+    /// Whether the group should be written now.
+    pub fn is_due(&self, now: Timestamp) -> bool {
+        self.entries.len() >= self.group
+            || self.bytes >= GROUP_BYTES_MAX
+            || self.since.is_some_and(|it| now < it || now.since(it) >= GROUP_WAIT)
+    }
+
+    /// Writes dead letters, audit, state. On an error nothing more may be sent.
+    pub fn commit(&mut self, state: &mut State) -> Result<()> {
+        if !self.is_dirty {
+            return Ok(());
+        }
+        self.write_events(state)?;
+        self.save(state)
+    }
+
+    /// As [`Store::commit`], in the midst of work: a large state is not written again for a few events, since
+    /// they count without it.
+    pub fn commit_group(&mut self, state: &mut State) -> Result<()> {
+        self.write_events(state)?;
+        let is_worth_it = self.unsaved >= state.retries.len() / 4;
+        if self.is_dirty && is_worth_it { self.save(state) } else { Ok(()) }
+    }
+
+    fn save(&mut self, state: &mut State) -> Result<()> {
+        state.cursor.fingerprint = self.consumer.queue().position_at(state.cursor.offset)?.fingerprint;
+        state_file::save(self.consumer.logs(), &self.consumer.state_file(), state)?;
+        self.unsaved = 0;
+        self.is_dirty = false;
+        Ok(())
+    }
+
+    fn write_events(&mut self, state: &mut State) -> Result<()> {
+        let logs = self.consumer.logs();
+        if !self.entries.is_empty() {
+            let mut batch = Batch::default();
+            if self.entries.iter().any(|(_, dead)| dead.is_some()) {
+                let mut writer = self.dead_letters.write()?;
+                let start = writer.end();
+                for (event, dead) in &mut self.entries {
+                    if let Some(dead) = dead {
+                        let mut line = Vec::with_capacity(1024);
+                        dead.write_line(&mut line).map_err(|it| {
+                            Error::new(Kind::BadData, self.dead_letters.name().file(), it.to_string())
+                        })?;
+                        if let Event::Item { detail, .. } = event {
+                            detail.journal = Some(self.dead_letters.name().as_str().to_owned());
+                            detail.offset = Some(start + batch.bytes());
+                        }
+                        batch.push(&line);
+                    }
+                    batch.audit(event.draft());
+                }
+                writer.append(&batch)?;
+                state.dead_letter_offset = writer.end();
+            } else {
+                let drafts: Vec<_> = self.entries.iter().map(|(event, _)| event.draft()).collect();
+                audit::append(logs, &drafts).map_err(|it| it.error)?;
+            }
+            // Others may have appended since; of this queue and endpoint only we write.
+            state.audit_offset = Reader::open_at(logs, &JournalName::audit(), 0)?.end();
+        }
+        self.unsaved += self.entries.len();
+        self.entries.clear();
+        self.bytes = 0;
+        self.since = None;
+        self.group = (self.group * 2).min(GROUP_MAX);
+        Ok(())
+    }
+
+    /// Refuses to begin when the audit could not be written for want of room.
+    ///
+    /// # Errors
+    /// [`Kind::Temporary`] for a full disk, [`Kind::Io`] for a file size limit.
+    pub fn check_room(&self) -> Result<()> {
+        let logs = self.consumer.logs();
+        check_disk(logs)?;
+        check_file_size_limit(logs)
+    }
+}
+
+fn check_disk(logs: &Logs) -> Result<()> {
+    let disk = rustix::fs::statvfs(logs.dir())
+        .map_err(|it| Error::io("cannot ask for free space", logs.dir(), it.into()))?;
+    // Some file systems, the kernel's own among them, count no blocks at all.
+    if disk.f_blocks > 0 && disk.f_bavail.saturating_mul(disk.f_frsize) < ROOM_BYTES {
+        let what = "too little space is left to audit what would be sent, so nothing is sent";
+        return Err(
+            Error::new(Kind::Temporary, logs.dir().display(), what).cure("free some space and run it again")
+        );
+    }
+    Ok(())
+}
+
+fn check_file_size_limit(logs: &Logs) -> Result<()> {
+    let Some(limit) = rustix::process::getrlimit(rustix::process::Resource::Fsize).current else {
+        return Ok(());
+    };
+    let path = logs.dir().join(JournalName::audit().file());
+    let length = std::fs::metadata(&path).map_or(0, |it| it.len());
+    // A rotation may begin a new file, but not before this one is full.
+    if length.min(logs.rotate_bytes()).saturating_add(ROOM_BYTES / 4) > limit {
+        let what = "the file size limit leaves no room to audit what would be sent, so nothing is sent";
+        return Err(Error::new(Kind::Io, path.display(), what).cure("raise the file size limit (ulimit -f)"));
+    }
+    Ok(())
+}
+
+/// The state file, or a new state and why.
+fn load(consumer: &Consumer) -> Result<(State, Option<String>)> {
+    let file = consumer.state_file();
+    let fresh = || State::new(consumer.endpoint());
+    Ok(match state_file::load::<State>(consumer.logs(), &file)? {
+        Loaded::Found(it) if it.version == VERSION && it.endpoint == consumer.endpoint() => (it, None),
+        Loaded::Found(it) => {
+            let what =
+                format!("{file}: is of version {} for endpoint {:?}; rebuilt", it.version, it.endpoint);
+            (fresh(), Some(what))
+        }
+        Loaded::Damaged(why) => (fresh(), Some(format!("{why}; rebuilt from the audit"))),
+        Loaded::Missing => (fresh(), None),
+    })
+}
+
+fn position(state: &State) -> Position {
+    Position { offset: state.cursor.offset, fingerprint: state.cursor.fingerprint.clone() }
+}
+
+/// Counts what waits in the lanes: what was read back does not tell.
+fn recount(consumer: &Consumer, state: &mut State) -> Result<()> {
+    let mark = state.cursor.offset;
+    if let Some(from) = state.retries.iter().map(|(_, lane)| lane.offset).min() {
+        let mut waiting: BTreeMap<LaneName, u64> = BTreeMap::new();
+        let mut ahead = BTreeSet::new();
+        let mut reader = Reader::open_at(consumer.logs(), consumer.queue_name(), from)?;
+        while reader.offset() < mark
+            && let Some(found) = reader.next_item()?
+        {
+            let Found::Line { offset, text, .. } = found else { continue };
+            let Some(head) = Head::read(text).filter(|it| it.is_for(consumer.endpoint())) else { continue };
+            let Some(name) = state.retries.covering(head.scope.as_deref(), &head.key, offset) else {
+                continue;
+            };
+            if state.cursor.ahead.contains(&offset) {
+                ahead.insert(offset);
+            }
+            if state.retries.get(&name).is_some_and(|it| it.offset < offset) {
+                *waiting.entry(name).or_default() += 1;
+            }
+        }
+        state.retries.recount(&waiting);
+        state.cursor.ahead.retain(|it| *it >= mark || ahead.contains(it));
+    } else {
+        state.cursor.ahead.retain(|it| *it >= mark);
+    }
+    Ok(())
+}
+
+/// Where a consumer is set to (`--resync`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resync {
+    /// The beginning of the queue: everything is sent again.
+    Start,
+    /// Its end: what waits is passed over.
+    End,
+    /// The end of a line.
+    Offset(u64),
+}
+
+impl FromStr for Resync {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Resync, String> {
+        match text {
+            "start" => Ok(Resync::Start),
+            "end" => Ok(Resync::End),
+            _ => match text.parse() {
+                Ok(offset) => Ok(Resync::Offset(offset)),
+                Err(_) => Err("is neither start nor end nor an offset in bytes".to_owned()),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Resync {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Resync::Start => f.write_str("start"),
+            Resync::End => f.write_str("end"),
+            Resync::Offset(offset) => write!(f, "{offset}"),
+        }
+    }
+}
+
+/// Sets the consumer to a place in the queue as the queue is now, audited. The caller holds the instance lock.
+/// Returns the logical offset.
+pub fn resync(consumer: &Consumer, to: Resync, now: Timestamp) -> Result<u64> {
+    let queue = consumer.queue();
+    if let Err(error) = queue.write() {
+        if error.kind() != Kind::BadData {
+            return Err(error);
+        }
+        queue.accept_as_it_is()?;
+    }
+    let (mut store, mut state, _) = Store::open_as(consumer, false)?;
+    let cursor = match to {
+        Resync::Start => 0,
+        Resync::End => queue.end()?,
+        Resync::Offset(offset) => queue.position_chosen(offset)?.offset,
+    };
+    let event = Event::Resync(ResyncDetail {
+        queue: queue.name().as_str().to_owned(),
+        endpoint: consumer.endpoint().to_owned(),
+        cursor,
+    });
+    state.apply(&event, false);
+    store.push(event, None, now);
+    store.commit(&mut state)?;
+    Ok(cursor)
+}
