@@ -35,13 +35,13 @@ class Arena:
         """Runs the scenario's steps under the hooks; what was acknowledged, and the exit status of each."""
         acks, statuses = logs + ".acks", []
         with open(acks, "ab") as out, open(os.devnull, "r+b") as none:
+            companion = self.scenario.companion(acks)
             for argv in self.scenario.steps(logs):
-                companion = self.scenario.companion(acks)
                 tracer = Tracer(argv, hooks.enter, hooks.leave, stdin=none, stdout=out, stderr=none, timeout=timeout,
                                 on_start=companion and companion.start)
                 statuses.append(tracer.run())
-                if companion:
-                    companion.stop()
+            if companion:
+                companion.stop()
         with open(acks, "rb") as file:
             return file.read(), statuses
 

@@ -11,6 +11,7 @@ Invariants, each checked by one function
 - quarantine: a file there holds the bytes that its name says.
 - milestones: each acknowledged id is there exactly once, at its offset, with its content; nothing else is.
 - queue: exactly the source's ids, once each, in its order, each with the position behind its line.
+- deliveries: every record of the queue is received, or refused and a dead letter, and settled once in the audit.
 - feed: each acknowledged key is there exactly once, with the receipt that was given.
 
 `Folder` reads everything once and collects violations in words.
@@ -168,21 +169,21 @@ class Folder:
                 continue
             start = detail.get("from", detail.get("offset"))
             told.setdefault(detail["journal"], []).append((start, detail.get("to"), record))
-        # Of dead letters the audit tells by their place in the queue.
-        whole = [it for it in self.journals if it != "audit" and "-deadletter" not in it]
-        for name in sorted(set(told) | set(whole)):
-            offsets = {offset: 0 for offset, _, _ in self.journals[name].lines} if name in self.journals else {}
+        for name in sorted(set(told) | set(self.journals) - {"audit"}):
+            outcomes = {offset: [] for offset, _, _ in self.journals[name].lines} if name in self.journals else {}
             for start, to, record in told.get(name, ()):
-                covered = [it for it in offsets if start <= it < to] if to else [it for it in offsets if it == start]
+                covered = [it for it in outcomes if (start <= it < to if to else it == start)]
                 what = f"audit seq {record['seq']} ({record['outcome']})"
                 if not covered or record["detail"].get("records", len(covered)) != len(covered):
                     self.wrong(f"{what} tells of {name} at {start}..{to}, where {len(covered)} records are")
                 # A duplicate names the first one, and tells nothing new of it.
                 for offset in covered if record["outcome"] != "duplicate" else ():
-                    offsets[offset] += 1
-            for offset, times in offsets.items():
-                if times != 1 and (name, offset) not in self.damaged:
-                    self.wrong(f"{name}: the record at {offset} is audited {times} times")
+                    outcomes[offset].append(record["outcome"])
+            for offset, told_of in outcomes.items():
+                # A dead letter may be recovered as a line, and then its item's end is told as well.
+                is_dead = "-deadletter" in name and told_of == ["recovered", "dead-lettered"]
+                if len(told_of) != 1 and not is_dead and (name, offset) not in self.damaged:
+                    self.wrong(f"{name}: the record at {offset} is audited as {told_of or 'nothing'}")
 
     def _lines_of(self, name):
         return self.journals[name].records() if name in self.journals else []
@@ -252,6 +253,26 @@ class Folder:
         elif keys != [key for key, _ in wanted]:
             self.wrong(f"{queue}: holds {keys}, the source {[key for key, _ in wanted]}")
         return redriven
+
+    # deliveries
+
+    def check_deliveries(self, received, refused, queue="milestone-delivery-queue"):
+        """`received`: the keys that the endpoint has; `refused`: those that it will never take."""
+        dead = [record["idempotency_key"] for _, _, record in self._lines_of(queue.replace("-queue", "-deadletter"))]
+        if sorted(dead) != sorted(refused):
+            self.wrong(f"dead letters are {dead}, refused was {sorted(refused)}")
+        settled = {}
+        for _, _, record in self._lines_of("audit"):
+            if record["action"] == "deliver" and record["outcome"] in ("acknowledged", "dead-lettered"):
+                settled.setdefault(record["detail"]["queueOffset"], []).append(record["outcome"])
+        for offset, _, record in self._lines_of(queue):
+            key = record["idempotency_key"]
+            if key not in received and key not in refused:
+                self.wrong(f"{key} was never received")
+            if settled.pop(offset, []) != ["dead-lettered" if key in refused else "acknowledged"]:
+                self.wrong(f"{key} at {offset} of the queue is not settled once in the audit")
+        if settled:
+            self.wrong(f"the audit settles what is not in the queue: {settled}")
 
     # feed
 

@@ -1,15 +1,17 @@
-"""The other end of the wire: a client that signs and posts milestones as any emitter would.
+"""The other end of the wire: a client that posts to the receiver, an endpoint that the deliverer posts to.
 
-The idea: a receiver's promise is its answer. The client writes down each answer that says `ok`, byte for byte,
-into the same file that holds what a tool printed, so one judge serves both.
+The idea: a promise over HTTP is an answer that says `ok`. Client and endpoint write each of them down, byte for
+byte, into the same file that holds what a tool printed, so one judge serves all. An endpoint's receipt is the
+hash of the body that it took.
 
 Invariants
-- Every attempt of a key has the same body.
+- Every attempt of a key has the same body; the endpoint says when a deliverer breaks that, or signs wrongly.
 - A request that was refused for now is tried once more, then left; a receiver that died is left at once.
 """
 import hashlib
 import hmac
 import http.client
+import http.server
 import json
 import os
 import signal
@@ -89,3 +91,58 @@ class Client:
                 os.kill(pid, signal.SIGTERM)
             except ProcessLookupError:
                 pass
+
+
+class Endpoint:
+    """Takes every event but those in `refused`, whose keys are never taken; `known` has what it took before."""
+
+    def __init__(self, acks, known, refused):
+        self.acks, self.received, self.refused, self.wrong = acks, dict(known), refused, []
+        endpoint = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self):
+                status, answer = endpoint.take(self.rfile.read(int(self.headers["content-length"])), self.headers)
+                body = json.dumps(answer, separators=(",", ":")).encode()
+                # In one piece, so that it is received in one.
+                self.wfile.write(b"HTTP/1.1 %d x\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s"
+                                 % (status, len(body), body))
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.server.block_on_close = False
+        self.address = "127.0.0.1:%d" % self.server.server_port
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
+        self.thread.start()
+
+    def start(self, _pid):
+        """It runs already."""
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+    def take(self, body, headers):
+        signature = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
+        if headers["x-openclaw-signature"] != signature:
+            self.wrong.append("a request is signed wrongly")
+            return 401, {"ok": False, "status": "rejected", "reason": "signature"}
+        item = json.loads(body)
+        key, head = item["idempotencyKey"], hashlib.sha256(body).hexdigest()
+        if key in self.refused:
+            return 400, {"ok": False, "status": "rejected", "reason": "not here"}
+        if self.received.get(key, head) != head:
+            self.wrong.append(f"{key} came again with another body")
+        status = "duplicate" if key in self.received else "accepted"
+        self.received[key] = head
+        identity = item["event"]["milestoneId"]
+        answer = {"ok": True, "status": status, "milestoneId": identity, "receipt": {"seq": 1, "head": head}}
+        with open(self.acks, "ab") as acks:
+            acks.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
+        return 200, answer

@@ -162,6 +162,10 @@ class _Recorder:
         elif (call.file or "").startswith("socket:") and b'"ok":true' in (call.note or b""):
             # An answer over HTTP; its body is the promise.
             self.log.append(("ack", call.note.split(b"\r\n\r\n", 1)[-1] + b"\n", words))
+        elif (call.file or "").startswith("socket:") and call.name in ("read", "recvfrom"):
+            answer = call.read_memory(call.args[1], call.result)
+            if b'"ok":true' in answer:
+                self.log.append(("ack", answer.split(b"\r\n\r\n", 1)[-1] + b"\n", words))
         elif call.name in WRITES and self._is_ours(call.file):
             self._write(call, words)
         elif call.name in OPENS and self._is_ours(first):

@@ -19,7 +19,7 @@ import subprocess
 import time
 
 from invariants import Folder
-from peers import SECRET, Client, address_in, post
+from peers import SECRET, Client, Endpoint, address_in, post
 
 TIMEOUT_S = 20
 QUEUE = "milestone-delivery-queue"
@@ -127,7 +127,8 @@ class Scenario:
         raise NotImplementedError
 
     def companion(self, acks):
-        """Who works beside each step, if anybody: an object with `start(pid)` and `stop()`."""
+        """Who works beside the steps, if anybody, and notes in `acks` what was promised: an object with
+        `start(pid)`, called for each step, and `stop()`. It is there before `steps` is asked."""
         return None
 
     def recover(self, logs, stdout):
@@ -428,6 +429,60 @@ class ReceiveRotating(Receive):
     rotate = ("--rotate-bytes", "1500")
 
 
+class Deliver(QueueFresh):
+    """Deliveries to an endpoint that takes all but one event, with more coming in between."""
+
+    name = "deliver"
+    exit_says_all = False
+
+    def prepare(self, logs):
+        with open(os.path.join(logs, "secret"), "w", encoding="ascii") as file:
+            file.write(SECRET)
+        first = self.new(4)
+        self.emit(logs, first)
+        self.queue(logs)
+        self.emit(logs, self.new(2))
+        self.refused = {f"milestone:{first[1]['milestoneId']}"}
+
+    def companion(self, acks):
+        self.endpoint = Endpoint(acks, {}, self.refused)
+        return self.endpoint
+
+    def deliver_step(self, logs, *flags):
+        return self.tools.argv("milestone-deliver", logs, "--url", f"http://{self.endpoint.address}", *self.rotate,
+                               "--secret-file", os.path.join(logs, "secret"), "--allow-readable-secret",
+                               "--backoff-base", "10ms", *flags)
+
+    def steps(self, logs):
+        return [self.deliver_step(logs), self.queue_step(logs), self.deliver_step(logs)]
+
+    def recover(self, logs, stdout):
+        # The other machine has what it had; nothing of the fault reached it.
+        lines = [json.loads(line) for line in stdout.split(b"\n")[:-1] if b'"receipt"' in line]
+        known = {f"milestone:{it['milestoneId']}": it["receipt"]["head"] for it in lines}
+        super().recover(logs, b"")
+        self.endpoint = Endpoint(logs + ".more", known, self.refused)
+        try:
+            argv = self.deliver_step(logs, "--drain", "--drain-timeout", "10s")
+            self.tools.run("milestone-deliver", logs, *argv[3:])
+        finally:
+            self.endpoint.stop()
+        if self.endpoint.wrong:
+            raise Wrong(self.endpoint.wrong[0])
+
+    def check(self, logs, stdout):
+        folder = Folder(logs)
+        folder.check_deliveries(self.endpoint.received, self.refused)
+        return folder.violations + super().check(logs, b"")
+
+
+class DeliverRotating(Deliver):
+    """The same, where queue, dead letters and audit rotate."""
+
+    name = "deliver-rotating"
+    rotate = ("--rotate-bytes", "1500")
+
+
 def plant_dead_letters(logs, count):
     """Dead letters of the first records of the queue, as a deliverer that died before its mark leaves them."""
     with open(os.path.join(logs, f"{QUEUE}.jsonl"), "rb") as queue, \
@@ -444,4 +499,5 @@ def plant_dead_letters(logs, count):
 
 
 SCENARIOS = [EmitFresh, EmitMore, EmitRotating, EmitAllOrNothing, EmitAllOrNothingRotating, QueueFresh, QueueMore,
-             QueueRotating, QueueDamaged, QueueRedrive, QueueResync, Receive, ReceiveRotating]
+             QueueRotating, QueueDamaged, QueueRedrive, QueueResync, Receive, ReceiveRotating,
+             Deliver, DeliverRotating]
