@@ -10,8 +10,8 @@ What may be kept of what was not synced:
     ext4    changes of folders and truncations are kept in order; a file's sync also keeps the names made
             before it; data that was not synced is any subset
 Writes are cut at pages of 4 KiB and once more inside (torn); a file may be longer than its data (zeros).
-With `failing_sync=N` the N-th sync fails with EIO and what it covered is lost for ever, whatever later syncs
-say, as Linux does.
+With `failing_sync=N` the N-th sync fails with EIO: from then on each piece that it covered may be on disk or
+not, whatever later syncs say, as on Linux. With `is_killed` the process dies before it can tidy up, and whoever comes next settles.
 
 Invariants: a disk is judged by all that had been acknowledged when the power failed. The same disk reached
 at several points is judged once, by the largest promise.
@@ -108,8 +108,8 @@ class _Disk:
 class _Recorder:
     """The log of what was done to the folder `root`."""
 
-    def __init__(self, root, failing_sync=None):
-        self.root, self.failing_sync = root, failing_sync
+    def __init__(self, root, failing_sync=None, is_killed=False):
+        self.root, self.failing_sync, self.is_killed, self.doomed = root, failing_sync, is_killed, None
         self.log, self.syncs, self.existed = [], 0, {}
         self.numbers, self.files = {}, 0
         self.disk = _Disk()
@@ -140,6 +140,8 @@ class _Recorder:
         return "file", self._number(os.stat(self._opened(call)))
 
     def enter(self, call):
+        if call.pid == self.doomed:
+            return ("kill",)
         if call.paths and self._is_ours(call.paths[0]) and (call.name in OPENS or call.name.startswith("mkdir")):
             self.existed[call.pid] = os.path.lexists(call.paths[0])
         if call.name in WRITES or call.name in ("sendto", "sendmsg"):
@@ -147,7 +149,8 @@ class _Recorder:
         if call.name in ("fsync", "fdatasync") and self._is_ours(call.file):
             self.syncs += 1
             if self.syncs == self.failing_sync:
-                self.log.append(("lose", self._synced(call), str(call)))
+                self.log.append(("doubt", self._synced(call), str(call)))
+                self.doomed = call.pid if self.is_killed else None
                 return "error", errno.EIO
         return None
 
@@ -218,11 +221,11 @@ def _changes(log):
     return changes
 
 
-def _kept_and_lost(changes, log, point, model):
-    """Which changes are surely on disk at `point`, and which are lost for ever."""
-    kept, lost = set(), set()
+def _kept(changes, log, point, model):
+    """Which changes are surely on disk at `point`."""
+    kept, doubtful = set(), set()
     for index, entry in enumerate(log[:point]):
-        if entry[0] not in ("sync", "lose"):
+        if entry[0] not in ("sync", "doubt"):
             continue
         kind, target = entry[1]
         for number, change in enumerate(changes):
@@ -234,12 +237,12 @@ def _kept_and_lost(changes, log, point, model):
                 is_covered |= change[3] == target
             if model == "ext4" and (not is_content or change[0] == "truncate"):
                 is_covered = True  # one journal: a commit carries all earlier changes of names
-            if entry[0] == "lose":
+            if entry[0] == "doubt":
                 if kind == "file" and change[0] == "data" and change[1] == target and number not in kept:
-                    lost.add(number)
-            elif is_covered and number not in lost:
+                    doubtful.add(number)
+            elif is_covered and number not in doubtful:
                 kept.add(number)
-    return kept, lost
+    return kept
 
 
 def _choices(free, chosen):
@@ -267,10 +270,10 @@ class Cut:
     def __init__(self, scenario, scratch):
         self.arena, self.scenario = Arena(scenario, scratch), scenario
 
-    def record(self, failing_sync=None):
+    def record(self, failing_sync=None, is_killed=False):
         """Runs the steps once; the recorder with its log, and the exit status of each step."""
         logs = self.arena.folder()
-        recorder = _Recorder(logs, failing_sync)
+        recorder = _Recorder(logs, failing_sync, is_killed)
         _, statuses = self.arena.run(logs, recorder, _TIMEOUT_S)
         drop(logs)
         return recorder, statuses
@@ -281,9 +284,8 @@ class Cut:
         points = list(range(len(recorder.log) + 1))
         chosen.shuffle(points)
         for point in points:
-            kept, lost = _kept_and_lost(changes, recorder.log, point, model)
-            free = [it for it, change in enumerate(changes)
-                    if change[-1] < point and it not in kept and it not in lost]
+            kept = _kept(changes, recorder.log, point, model)
+            free = [it for it, change in enumerate(changes) if change[-1] < point and it not in kept]
             acked = b"".join(it[1] for it in recorder.log[:point] if it[0] == "ack")
             after = recorder.log[point - 1][-1].replace(recorder.root, ".") if point else "the start"
             for pick in _subsets(free, changes, model, chosen):
@@ -315,18 +317,19 @@ def replay(scenario, scratch, jobs, report, model, limit=None, sync_fails=0, see
     counts = collections.Counter()
     syncs = list(range(1, recorder.syncs + 1))
     random.Random(seed).shuffle(syncs)
-    for failing in [None, *syncs[:sync_fails]]:
+    ways = [(failing, is_killed) for failing in syncs[:sync_fails] for is_killed in (False, True)]
+    for failing, is_killed in [(None, False), *ways]:
         if failing is not None:
-            recorder, statuses = cut.record(failing)
+            recorder, statuses = cut.record(failing, is_killed)
+        fate = f", sync {failing} failed" * bool(failing) + " and its process was killed" * is_killed
         for status in statuses:
-            report.add(scenario.name, {"trial": f"sync {failing} fails", "violations": cut.arena.judge_exit(status)})
-        share = limit if failing is None or limit is None else max(1, limit // (2 * len(syncs[:sync_fails])))
+            report.add(scenario.name, {"trial": f"run{fate}", "violations": cut.arena.judge_exit(status)})
+        share = limit if failing is None or limit is None else max(1, limit // (2 * len(ways)))
         disks = cut.disks(recorder, model, seed, share)
         root = recorder.root
         for result in in_parallel(lambda it: cut.judge(root, disks[it]), range(len(disks)), jobs, deadline, stop):
             counts["one sync fails" if failing else "all syncs work"] += 1
-            if failing:
-                result["trial"] += f", sync {failing} failed"
+            result["trial"] += fate
             report.add(scenario.name, result)
         if stop and report.violations:
             break
