@@ -176,6 +176,25 @@ fn a_crash_between_the_steps_of_a_rotation_is_settled() {
 }
 
 #[test]
+fn an_older_mark_that_a_power_cut_in_a_rotation_brings_back_hides_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = open(dir.path());
+    let journal = journal(&logs);
+    let mark = dir.path().join(".lock/things.lock");
+    append(&journal, 1..=1).unwrap();
+    let older = fs::read(&mark).unwrap();
+    append(&journal, 2..=3).unwrap();
+    let path = dir.path().join("things.jsonl");
+    fs::rename(&path, dir.path().join("things.00000000000000000000.jsonl")).unwrap();
+    fs::write(&path, "").unwrap();
+    fs::write(&mark, older).unwrap();
+    assert_eq!(ids(&journal), [1, 2, 3]);
+    assert_eq!(journal.last_line().unwrap().unwrap().1, b"{\"id\":3}");
+    append(&journal, 4..=4).unwrap();
+    assert_eq!(ids(&journal), [1, 2, 3, 4]);
+}
+
+#[test]
 fn a_truncated_or_rewritten_journal_stops_writers_and_readers() {
     let dir = tempfile::tempdir().unwrap();
     let logs = open(dir.path());

@@ -219,9 +219,13 @@ impl Active {
     /// Takes back what was appended since the mark, as far as the disk lets us; the handle is spent.
     pub fn roll_back(&mut self) {
         self.failed = true;
+        let disk = self.logs.disk();
         // If this fails too, the next writer settles what is left: unacknowledged records may stay.
-        if self.logs.disk().set_len(&self.file, self.mark.length).is_ok() {
+        if disk.set_len(&self.file, self.mark.length).is_ok() {
             self.length = self.mark.length;
+            // The audit is cut before its journal, on disk too: after a power cut that kept only the second cut
+            // an audit record would tell of nothing.
+            drop(disk.sync_data(&self.file));
         }
     }
 

@@ -389,11 +389,16 @@ impl Segments {
         for _ in 0..MARK_TRIES {
             let Some(file) = &self.lock else { break };
             if let Some(mark) = Mark::read(file).map_err(|it| Error::io("cannot read the mark", &path, it))? {
+                if self.sealed_path(mark.base).exists() {
+                    break;
+                }
                 self.mark = mark;
                 return Ok(self.mark.end());
             }
             std::thread::yield_now();
         }
+        // No mark, or one from before a rotation that is going on or died (a power cut may bring an older one
+        // back). All that is sealed is on disk and audited; of the active segment nothing is known yet.
         self.mark = Mark { base: sealed_end(&self.logs, &self.name)?, ..Mark::default() };
         Ok(self.mark.end())
     }

@@ -1,0 +1,503 @@
+"""What is tortured: each scenario is one use of the tools, how it is recovered from, and what must hold then.
+
+The idea: a fault may leave anything behind, but one ordinary run later nothing of it shows. So a scenario is
+four steps: `prepare` makes the folder as it was before, `steps` are the command lines under fault, `recover`
+is what an operator would run next, and `check` judges the files (`invariants`) against what was acknowledged.
+
+Invariants
+- `recover` runs only what is documented and expects success; nothing is repaired by hand.
+- What was printed before the fault is a promise: `Acks` reads it from the bytes of stdout, whole lines only.
+- Input is made from the scenario's own name and a seed, so a violation can be repeated.
+
+Not here: which faults there are (faultsweep, powerloss), many processes at once (writers).
+"""
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+
+from invariants import Folder
+from peers import SECRET, Client, Endpoint, address_in, post
+
+TIMEOUT_S = 20
+QUEUE = "milestone-delivery-queue"
+DEAD = "milestone-delivery-deadletter"
+# What the tools may exit with (DESIGN: sysexits); a panic (101) or an abort is a violation by itself.
+EXITS = {0, 2, 65, 66, 69, 73, 74, 75, 77}
+
+
+class Wrong(Exception):
+    """A violation that is noticed while recovering."""
+
+
+def event(name, number, size=0):
+    """A milestone with an id, different from all others in its content."""
+    return {
+        "milestoneId": f"{name}.{number}", "timestampUtc": "2026-03-01T09:05:00.000Z", "scope": f"scope{number % 3}",
+        "claim": f"Claim {number} of {name}: \u00e9\u4e2d\U0001f600 \"\\ done." + " x" * size,
+        "evidence": [{"type": "log", "path": f"/var/log/{name}.{number}.log", "summary": "exit 0"}],
+        "riskStatus": "on-track", "nextAction": "Watch the next run.", "source": "agent"}
+
+
+class Tools:
+    """The built programs."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def argv(self, tool, logs, *flags):
+        return [os.path.join(self.folder, tool), "--logs", logs, *flags]
+
+    def run(self, tool, logs, *flags, stdin=b"", expect=(0,)):
+        """Runs a tool to its end; its results."""
+        argv = self.argv(tool, logs, *flags)
+        try:
+            done = subprocess.run(argv, input=stdin, capture_output=True, timeout=TIMEOUT_S, check=False)
+        except subprocess.TimeoutExpired:
+            raise Wrong(f"{tool} {' '.join(flags)} hangs") from None
+        if done.returncode not in expect:
+            said = done.stderr.decode(errors="replace").strip()[-300:]
+            raise Wrong(f"{tool} {' '.join(flags)} -> {done.returncode}: {said}")
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+class Acks:
+    """What was acknowledged on stdout."""
+
+    def __init__(self, stdout):
+        lines = [json.loads(line) for line in stdout.split(b"\n")[:-1] if line]
+        taken = [it for it in lines if it.get("status") in ("appended", "duplicate")]
+        self.milestones = {it["milestoneId"]: it["offset"] for it in taken}
+        # A resync may set a queue back, so the last word counts.
+        self.cursor = next((it["cursor"] for it in reversed(lines) if "cursor" in it), None)
+
+
+class Scenario:
+    """Common ground; `offered` is all that is ever emitted, by id."""
+
+    name = ""
+    # Segments this small rotate every few records.
+    rotate = ()
+    # Whether exit 0 means that everything was done; a service stays up and says so in each answer.
+    exit_says_all = True
+
+    def __init__(self, tools, seed=1):
+        self.tools, self.random = tools, random.Random(f"{self.name} {seed}")
+        self.offered = {}
+        self.damaged, self.passed_over = set(), set()
+
+    def new(self, count, size=None):
+        """Fresh events, as input lines."""
+        first = len(self.offered)
+        events = [event(self.name, first + at, self.random.randrange(40) if size is None else size)
+                  for at in range(count)]
+        self.offered.update({it["milestoneId"]: it for it in events})
+        return events
+
+    def emit(self, logs, events, *flags, expect=(0,)):
+        lines = "".join(json.dumps(it) + "\n" for it in events).encode()
+        flags = (*self.rotate, *flags)
+        return self.tools.run("milestone-emit", logs, "--verify-evidence", "off", *flags, "-", stdin=lines, expect=expect)
+
+    def queue(self, logs, *flags, expect=(0,)):
+        return self.tools.run("milestone-queue", logs, *self.rotate, *flags, expect=expect)
+
+    def emit_step(self, logs, file, *flags):
+        return self.tools.argv("milestone-emit", logs, "--verify-evidence", "off", *self.rotate, *flags,
+                               os.path.join(logs, file))
+
+    def queue_step(self, logs, *flags):
+        return self.tools.argv("milestone-queue", logs, *self.rotate, *flags)
+
+    def save(self, logs, file, events):
+        with open(os.path.join(logs, file), "w", encoding="utf-8") as out:
+            out.writelines((it if isinstance(it, str) else json.dumps(it)) + "\n" for it in events)
+
+    def make(self, logs):
+        """The folder as it is before the fault."""
+        self.prepare(logs)
+        self.later = self.new(1)
+
+    def prepare(self, logs):
+        raise NotImplementedError
+
+    def steps(self, logs):
+        raise NotImplementedError
+
+    def companion(self, acks):
+        """Who works beside the steps, if anybody, and notes in `acks` what was promised: an object with
+        `start(pid)`, called for each step, and `stop()`. It is there before `steps` is asked."""
+        return None
+
+    def recover(self, logs, stdout):
+        raise NotImplementedError
+
+    def check(self, logs, stdout):
+        """Violations, in words."""
+        acks = Acks(stdout)
+        folder = Folder(logs, self.damaged).check_all()
+        there = folder.check_milestones(self.offered, acks.milestones)
+        missing = set(self.offered) - set(there)
+        if missing:
+            folder.wrong(f"emitted again and not there: {sorted(missing)}")
+        if QUEUE in folder.journals:
+            folder.check_queue(passed_over=self.passed_over)
+        return folder.violations
+
+    def emit_again(self, logs, events, acked):
+        """The same input once more: what was acknowledged must be a duplicate, at the same offset."""
+        for result in self.emit(logs, events):
+            identity = result["milestoneId"]
+            if identity in acked and (result["status"], result["offset"]) != ("duplicate", acked[identity]):
+                raise Wrong(f"{identity} was acknowledged at {acked[identity]}, and again: {result}")
+
+
+class EmitFresh(Scenario):
+    """The first emit into an empty folder: everything is created."""
+
+    name = "emit-fresh"
+
+    def prepare(self, logs):
+        self.save(logs, "input", self.new(3))
+
+    def steps(self, logs):
+        return [self.emit_step(logs, "input")]
+
+    def recover(self, logs, stdout):
+        self.emit(logs, self.later)
+        self.emit_again(logs, list(self.offered.values()), Acks(stdout).milestones)
+
+
+class EmitMore(EmitFresh):
+    """New ids, duplicates, a conflict and a refused line, into a folder in use."""
+
+    name = "emit-more"
+
+    def prepare(self, logs):
+        old = self.new(5)
+        self.emit(logs, old)
+        new = self.new(3)
+        conflict = dict(old[2], claim="Something else.")
+        self.save(logs, "input", [old[1], new[0], conflict, new[1], '{"milestoneId":"half"', new[2], new[0], old[4]])
+
+
+class EmitRotating(EmitFresh):
+    """Several emits, each of which rotates its journal or the audit."""
+
+    name = "emit-rotating"
+    rotate = ("--rotate-bytes", "1500")
+
+    def prepare(self, logs):
+        self.emit(logs, self.new(2))
+        for at in range(3):
+            self.save(logs, f"input{at}", self.new(2))
+
+    def steps(self, logs):
+        return [self.emit_step(logs, f"input{at}") for at in range(3)]
+
+
+class EmitAllOrNothing(Scenario):
+    """A batch of which all or nothing counts, in a folder in use."""
+
+    name = "emit-all-or-nothing"
+
+    def prepare(self, logs):
+        self.emit(logs, self.new(2))
+        self.batch = self.new(4)
+        self.save(logs, "input", self.batch)
+
+    def steps(self, logs):
+        return [self.emit_step(logs, "input", "--all-or-nothing")]
+
+    def recover(self, logs, stdout):
+        acked = Acks(stdout).milestones
+        self.emit(logs, self.later)
+        there = {it["milestoneId"] for _, _, it in Folder(logs).journals["milestones"].records()}
+        batch = {it["milestoneId"] for it in self.batch}
+        if len(batch & there) not in (0, len(batch)):
+            raise Wrong(f"only {sorted(batch & there)} of the batch are there")
+        self.emit_again(logs, list(self.offered.values()), acked)
+
+
+class EmitAllOrNothingRotating(EmitAllOrNothing):
+    """The same, where the batch rotates the journal first."""
+
+    name = "emit-all-or-nothing-rotating"
+    rotate = ("--rotate-bytes", "1200")
+
+
+class QueueFresh(Scenario):
+    """The first run of the queue over a journal."""
+
+    name = "queue-fresh"
+
+    def prepare(self, logs):
+        self.emit(logs, self.new(4))
+
+    def steps(self, logs):
+        return [self.queue_step(logs)]
+
+    def recover(self, logs, stdout):
+        cursor = Acks(stdout).cursor
+        if cursor is not None:
+            folder = Folder(logs, self.damaged)
+            folder.violations.clear()  # a tail may be torn before the next run
+            folder.check_queue(passed_over=self.passed_over, upto=cursor)
+            lacks = [it for it in folder.violations if "says it is done" in it]
+            if lacks:
+                raise Wrong(lacks[0])
+        self.queue(logs, expect=(0, 65) if self.damaged else (0,))
+        self.emit(logs, self.later)
+        self.queue(logs, expect=(0, 65) if self.damaged else (0,))
+
+
+class QueueMore(QueueFresh):
+    """A queue in use, and more in the source."""
+
+    name = "queue-more"
+
+    def prepare(self, logs):
+        self.emit(logs, self.new(3))
+        self.queue(logs)
+        self.emit(logs, self.new(3))
+
+
+class QueueRotating(QueueFresh):
+    """Source, queue and audit rotate while emit and queue take turns."""
+
+    name = "queue-rotating"
+    rotate = ("--rotate-bytes", "2000")
+
+    def prepare(self, logs):
+        self.emit(logs, self.new(2))
+        self.queue(logs)
+        self.save(logs, "input0", self.new(3))
+        self.save(logs, "input1", self.new(2))
+
+    def steps(self, logs):
+        return [self.emit_step(logs, "input0"), self.queue_step(logs), self.emit_step(logs, "input1"),
+                self.queue_step(logs)]
+
+    def recover(self, logs, stdout):
+        for at in range(2):
+            events = [self.offered[json.loads(line)["milestoneId"]] for line in open(os.path.join(logs, f"input{at}"), "rb")]
+            self.emit_again(logs, events, Acks(stdout).milestones)
+        super().recover(logs, stdout)
+
+
+class QueueDamaged(QueueFresh):
+    """The source holds a damaged line below its mark and a torn one beyond it."""
+
+    name = "queue-damaged"
+
+    def prepare(self, logs):
+        results = self.emit(logs, self.new(4))
+        hurt = results[1]
+        path = os.path.join(logs, "milestones.jsonl")
+        with open(path, "r+b") as file:
+            file.seek(hurt["offset"] + 5)
+            file.write(b"\0\0\0")
+            file.seek(0, os.SEEK_END)
+            file.write(json.dumps(event(self.name, 77)).encode()[:100])
+        self.damaged = {("milestones", hurt["offset"])}
+        self.passed_over = {hurt["milestoneId"]}
+
+    def check(self, logs, stdout):
+        # The damaged id cannot be read any more; its offset stays audited as it was.
+        hurt = {it: self.offered.pop(it) for it in self.passed_over}
+        try:
+            return super().check(logs, stdout)
+        finally:
+            self.offered.update(hurt)
+
+
+class QueueRedrive(QueueFresh):
+    """Dead letters are put back, twice asked for."""
+
+    name = "queue-redrive"
+
+    def prepare(self, logs):
+        self.emit(logs, self.new(4))
+        self.queue(logs)
+        plant_dead_letters(logs, 3)
+
+    def steps(self, logs):
+        return [self.queue_step(logs, "--redrive-all"), self.queue_step(logs, "--redrive-all")]
+
+    def recover(self, logs, stdout):
+        self.queue(logs, "--redrive-all")
+        super().recover(logs, stdout)
+
+    def check(self, logs, stdout):
+        folder = Folder(logs)
+        redriven = folder.check_queue()
+        letters = {("", offset) for offset, _, _ in folder.journals[DEAD].records()}
+        wrong = [] if redriven == letters else [f"put back {sorted(redriven)} of {sorted(letters)}"]
+        return wrong + super().check(logs, stdout)
+
+
+class QueueResync(QueueFresh):
+    """An operator sets the queue's position: the one state file that is no cache."""
+
+    name = "queue-resync"
+
+    def prepare(self, logs):
+        self.emit(logs, self.new(3))
+        self.queue(logs, "--resync", "start")
+        self.emit(logs, self.new(2))
+
+    def steps(self, logs):
+        return [self.queue_step(logs, "--resync", "start")]
+
+
+class Receive(Scenario):
+    """The receiver under requests: new ones, a duplicate, a conflict."""
+
+    name = "receive"
+    exit_says_all = False
+
+    def prepare(self, logs):
+        with open(os.path.join(logs, "secret"), "w", encoding="ascii") as file:
+            file.write(SECRET)
+        new = self.new(4)
+        self.requests = [*new[:3], new[0], dict(new[1], claim="Something else."), new[3]]
+        self.serve(logs, self.new(2))
+
+    def steps(self, logs):
+        return [self.tools.argv("milestone-receive", logs, "--listen", "127.0.0.1:0", *self.rotate, "--secret-file",
+                                os.path.join(logs, "secret"), "--allow-readable-secret")]
+
+    def companion(self, acks):
+        return Client(acks, self.requests)
+
+    def serve(self, logs, events):
+        """An ordinary run: the answers to these events."""
+        said = logs + ".said"
+        with open(said, "wb") as out, open(os.devnull, "wb") as none:
+            server = subprocess.Popen(self.steps(logs)[0], stdin=subprocess.DEVNULL, stdout=out, stderr=none)
+        try:
+            address, until = None, time.monotonic() + TIMEOUT_S
+            while not address:
+                if server.poll() is not None or time.monotonic() > until:
+                    raise Wrong(f"milestone-receive does not start: {server.poll()}")
+                time.sleep(0.002)
+                address = address_in(said)
+            answers = []
+            for sent in events:
+                status, body = post(address, sent)
+                if status != 200:
+                    raise Wrong(f"{sent['milestoneId']} is answered {status} {body}")
+                answers.append(json.loads(body))
+            server.send_signal(signal.SIGTERM)
+            if server.wait(TIMEOUT_S) != 0:
+                raise Wrong(f"milestone-receive exits with {server.returncode}")
+            return answers
+        except (OSError, subprocess.TimeoutExpired) as cause:
+            raise Wrong(f"milestone-receive does not answer: {cause}") from None
+        finally:
+            server.kill()
+            server.wait()
+
+    @staticmethod
+    def receipts(stdout):
+        answers = [json.loads(line) for line in stdout.split(b"\n")[:-1] if b'"receipt"' in line]
+        return {f"milestone:{it['milestoneId']}": (it["receipt"]["seq"], it["receipt"]["head"]) for it in answers}
+
+    def recover(self, logs, stdout):
+        receipts = self.receipts(stdout)
+        for answer in self.serve(logs, [*self.later, *self.offered.values()]):
+            key = f"milestone:{answer['milestoneId']}"
+            receipt = (answer["receipt"]["seq"], answer["receipt"]["head"])
+            if receipts.get(key, receipt) != receipt or key in receipts and answer["status"] != "duplicate":
+                raise Wrong(f"{key} was answered {receipts[key]}, and again: {answer}")
+
+    def check(self, logs, stdout):
+        folder = Folder(logs).check_all()
+        offered = {f"milestone:{identity}": sent for identity, sent in self.offered.items()}
+        folder.check_feed(offered, self.receipts(stdout))
+        if len(folder.journals["receive/feed"].lines) != len(offered):
+            folder.wrong(f"feed: {len(folder.journals['receive/feed'].lines)} records of {len(offered)} events")
+        return folder.violations
+
+
+class ReceiveRotating(Receive):
+    """The same, where the feed and the audit rotate."""
+
+    name = "receive-rotating"
+    rotate = ("--rotate-bytes", "1500")
+
+
+class Deliver(QueueFresh):
+    """Deliveries to an endpoint that takes all but one event, with more coming in between."""
+
+    name = "deliver"
+    exit_says_all = False
+
+    def prepare(self, logs):
+        with open(os.path.join(logs, "secret"), "w", encoding="ascii") as file:
+            file.write(SECRET)
+        first = self.new(4)
+        self.emit(logs, first)
+        self.queue(logs)
+        self.emit(logs, self.new(2))
+        self.refused = {f"milestone:{first[1]['milestoneId']}"}
+
+    def companion(self, acks):
+        self.endpoint = Endpoint(acks, {}, self.refused)
+        return self.endpoint
+
+    def deliver_step(self, logs, *flags):
+        return self.tools.argv("milestone-deliver", logs, "--url", f"http://{self.endpoint.address}", *self.rotate,
+                               "--secret-file", os.path.join(logs, "secret"), "--allow-readable-secret",
+                               "--backoff-base", "10ms", *flags)
+
+    def steps(self, logs):
+        return [self.deliver_step(logs), self.queue_step(logs), self.deliver_step(logs)]
+
+    def recover(self, logs, stdout):
+        # The other machine has what it had; nothing of the fault reached it.
+        lines = [json.loads(line) for line in stdout.split(b"\n")[:-1] if b'"receipt"' in line]
+        known = {f"milestone:{it['milestoneId']}": it["receipt"]["head"] for it in lines}
+        super().recover(logs, b"")
+        self.endpoint = Endpoint(logs + ".more", known, self.refused)
+        try:
+            argv = self.deliver_step(logs, "--drain", "--drain-timeout", "10s")
+            self.tools.run("milestone-deliver", logs, *argv[3:])
+        finally:
+            self.endpoint.stop()
+        if self.endpoint.wrong:
+            raise Wrong(self.endpoint.wrong[0])
+
+    def check(self, logs, stdout):
+        folder = Folder(logs)
+        folder.check_deliveries(self.endpoint.received, self.refused)
+        return folder.violations + super().check(logs, b"")
+
+
+class DeliverRotating(Deliver):
+    """The same, where queue, dead letters and audit rotate."""
+
+    name = "deliver-rotating"
+    rotate = ("--rotate-bytes", "1500")
+
+
+def plant_dead_letters(logs, count):
+    """Dead letters of the first records of the queue, as a deliverer that died before its mark leaves them."""
+    with open(os.path.join(logs, f"{QUEUE}.jsonl"), "rb") as queue, \
+            open(os.path.join(logs, f"{DEAD}.jsonl"), "wb") as dead:
+        offset = 0
+        for line in list(queue)[:count]:
+            letter = json.loads(line)
+            del letter["resume"]
+            attempt = {"at": "2026-03-01T09:05:00.000Z", "status": 400, "answer": "rejected"}
+            letter.update(endpoint="", reason="rejected", attempts=[attempt], dead_at="2026-03-01T09:05:00.000Z",
+                          queue_offset=offset)
+            dead.write(json.dumps(letter, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+            offset += len(line)
+
+
+SCENARIOS = [EmitFresh, EmitMore, EmitRotating, EmitAllOrNothing, EmitAllOrNothingRotating, QueueFresh, QueueMore,
+             QueueRotating, QueueDamaged, QueueRedrive, QueueResync, Receive, ReceiveRotating,
+             Deliver, DeliverRotating]
