@@ -290,7 +290,9 @@ class Cut:
             acked = b"".join(it[1] for it in recorder.log[:point] if it[0] == "ack")
             after = recorder.log[point - 1][-1].replace(recorder.root, ".") if point else "the start"
             picks = _subsets(free, changes, model, chosen)
-            for pick in chosen.sample(picks, min(share or len(picks), len(picks))):
+            if share and share < len(picks):
+                picks = [[], free, *chosen.sample(picks, share)]
+            for pick in picks:
                 disk = recorder.disk.copy()
                 for number in sorted(kept | set(pick)):
                     disk.apply(changes[number])
