@@ -50,10 +50,12 @@ need_rust() {
   command -v cargo >/dev/null || die "cargo is not installed; see https://rustup.rs"
   # Rust links with the system's C compiler, and one dependency compiles C.
   command -v cc >/dev/null || install_packages gcc libc6-dev
-  if [ -z "${CARGO_TARGET_DIR:-}" ] && [ -e target ] && ! [ -w target ]; then
-    # Somebody else, often root, has built here before.
+  local target=$ROOT/target
+  [ -e "$target" ] || target=$ROOT
+  if [ -z "${CARGO_TARGET_DIR:-}" ] && ! [ -w "$target" ]; then
+    # Somebody else, often root, has built here before, or has put the sources here.
     CARGO_TARGET_DIR=${TMPDIR:-/tmp}/milepost-target-$(id -u)
     export CARGO_TARGET_DIR
-    say "$ROOT/target belongs to somebody else; building in $CARGO_TARGET_DIR"
+    say "$target belongs to somebody else; building in $CARGO_TARGET_DIR"
   fi
 }

@@ -118,12 +118,12 @@ pub fn ensure_dir(disk: &dyn Disk, path: &Path) -> io::Result<()> {
         other => other?,
     }
     share(&File::open(path)?, path, DIR_MODE)?;
-    disk.sync_dir(path.parent().unwrap_or(Path::new(".")))
+    disk.sync_dir(parent(path))
 }
 
 /// Replaces a file by `bytes`, wholly or not at all: temporary file, sync, rename, sync of the folder.
 pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let dir = path.parent().unwrap_or(Path::new("."));
+    let dir = parent(path);
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     // One writer a file holds a lock, so one temporary name is enough; what a crash left is replaced.
     name.push(".tmp");
@@ -140,12 +140,16 @@ pub fn replace(disk: &dyn Disk, path: &Path, bytes: &[u8]) -> io::Result<()> {
     disk.sync_dir(dir)
 }
 
+/// The folder that `path` is in; of a bare name that is the current one.
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Gives a new file or folder its mode, and, for root, the owner and group of the folder it is in.
 fn share(file: &File, path: &Path, mode: u32) -> io::Result<()> {
     let created = file.metadata()?;
     if rustix::process::geteuid().is_root() {
-        let dir =
-            fs::metadata(path.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new(".")))?;
+        let dir = fs::metadata(parent(path))?;
         if (dir.uid(), dir.gid()) != (created.uid(), created.gid()) {
             fchown(file, Some(dir.uid()), Some(dir.gid()))?;
         }

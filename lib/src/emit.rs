@@ -66,6 +66,8 @@ pub enum Offer {
     Refused {
         /// Where it stood in the input.
         place: String,
+        /// The id that it names, if it names one.
+        id: Option<String>,
         /// Why.
         errors: Vec<FieldError>,
     },
@@ -132,7 +134,7 @@ impl Emitter {
         let mut taken = Taken::default();
         for offer in offers {
             let emitted = match offer {
-                Offer::Refused { place, errors } => {
+                Offer::Refused { place, errors, .. } => {
                     batch.audit(refusal(place, errors));
                     Emitted::Refused
                 }
@@ -229,7 +231,7 @@ struct Taken<'o> {
 /// In a batch of which nothing is taken: only what is wrong is audited, the rest is held back.
 fn hold_back(offer: &Offer, emitted: &mut Emitted, batch: &mut Batch) {
     match (offer, &emitted) {
-        (Offer::Refused { place, errors }, _) => batch.audit(refusal(place, errors)),
+        (Offer::Refused { place, errors, .. }, _) => batch.audit(refusal(place, errors)),
         (Offer::Event { event, .. }, Emitted::Conflict(offset)) => {
             let key = identity::milestone_key(&event.milestone_id);
             let detail = json!({ "of": offset });

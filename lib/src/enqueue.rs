@@ -98,7 +98,7 @@ impl Enqueuer {
                 let after = queue::resume(&self.queue, self.source.name())?;
                 state_file::save(
                     self.queue.logs(),
-                    &self.passage_file(),
+                    &passage_file(&self.queue),
                     &Passage { after, to: last.clone() },
                 )?;
             }
@@ -245,17 +245,17 @@ impl Enqueuer {
         index.finish()
     }
 
-    fn passage_file(&self) -> String {
-        format!(".index/{}.passed.json", self.queue.name())
-    }
-
     /// Behind the lines after `resume` that gave no record, if that is remembered.
     fn passed_after(&self, resume: &Position) -> Result<Option<Position>> {
-        Ok(match state_file::load::<Passage>(self.queue.logs(), &self.passage_file())? {
+        Ok(match state_file::load::<Passage>(self.queue.logs(), &passage_file(&self.queue))? {
             Loaded::Found(passage) if passage.after == *resume => Some(passage.to),
             _ => None,
         })
     }
+}
+
+fn passage_file(queue: &Journal) -> String {
+    format!(".index/{}.passed.json", queue.name())
 }
 
 /// Sets the queue's writer to `position` of the source, audited.
@@ -265,6 +265,8 @@ pub fn resync(source: &Journal, queue: &Journal, position: Position) -> Result<(
         "source": source.name().as_str(),
         "sourceOffset": position.offset,
     });
+    // It may tell of lines behind the very position that is chosen now, in a journal that is another one since.
+    state_file::remove(queue.logs(), &passage_file(queue))?;
     queue::begin_at(queue, source.name(), position)?;
     audit::append(queue.logs(), &[Draft::new(Action::Resync, Outcome::Done, detail)])
         .map(drop)

@@ -99,6 +99,15 @@ impl Verifier {
                         self.check_file(evidence)
                     }
                     EvidenceType::Commit => match &evidence.reference {
+                        // The commit itself, written where a file's path stands: of the repository we are in.
+                        None if git::is_hash(&evidence.path) => {
+                            places.push((of, at));
+                            questions.push(git::Question {
+                                path: self.resolved("."),
+                                name: evidence.path.clone(),
+                            });
+                            Ok(())
+                        }
                         None => Err(("ref", "has no ref that names the commit".to_owned())),
                         Some(name) => {
                             places.push((of, at));

@@ -67,8 +67,14 @@ impl Logs {
     /// Creates the folder (mode 2770) if it is absent; its parent must be there.
     pub fn init(flag: Option<&Path>, tool: &'static str) -> Result<Logs> {
         let dir = Logs::choose(flag);
-        durable::ensure_dir(&RealDisk, &dir)
-            .map_err(|it| Error::io("cannot create the logs folder", &dir, it))?;
+        durable::ensure_dir(&RealDisk, &dir).map_err(|cause| match cause.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                let what = "cannot create the logs folder: the folder that it would be in is not there";
+                Error::new(Kind::CannotCreate, dir.display(), what)
+                    .cure("create that one first, or name another")
+            }
+            _ => Error::io("cannot create the logs folder", &dir, cause),
+        })?;
         Logs::open(Some(&dir), tool)
     }
 

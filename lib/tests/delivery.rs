@@ -78,7 +78,9 @@ impl Bench {
         let mut writer = self.consumer().queue().write().unwrap();
         for chunk in lines.chunks(1000) {
             let mut batch = Batch::default();
-            chunk.iter().for_each(|it| batch.push(it));
+            for it in chunk {
+                batch.push(it);
+            }
             writer.append(&batch).unwrap();
         }
     }
@@ -755,7 +757,7 @@ fn killed_in_any_post_all_ends_settled_in_order() {
             }
             let mut wire = Wire::new(|it| receiver.answer(&mut dice, it));
             wire.now = now;
-            wire.die_in = (kills.roll(3) > 0).then(|| 1 + kills.roll(20) as usize);
+            wire.die_in = (kills.roll(3) > 0).then(|| 1 + usize::try_from(kills.roll(20)).unwrap());
             let ran = panic::catch_unwind(AssertUnwindSafe(|| bench.run(&mut wire)));
             now = wire.now;
             drop(wire);

@@ -305,16 +305,20 @@ fn the_state_has_the_fields_that_the_design_names() {
     assert_eq!((&retry["scope"], &retry["attempts"], &retry["tries"]), (&json!("m2"), &json!(1), &json!(1)));
 }
 
-#[test]
-fn every_row_of_the_table_does_what_it_says() {
+type Make = Box<dyn Fn() -> Answer + Send>;
+/// What is answered, the reason in the audit, whether an attempt is used, whether the breaker opens.
+type Row = (String, Make, &'static str, bool, bool);
+
+fn code(code: u16, body: &'static str) -> Make {
+    Box::new(move || status(code, body))
+}
+
+fn rows_of_forms() -> Vec<Row> {
     let half =
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 400\r\n\r\n{\"ok\":true,";
     let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
-    type Make = Box<dyn Fn() -> Answer + Send>;
     let close = |it: String| -> Make { Box::new(move || Answer::Close(it.clone().into_bytes())) };
-    let code = |code: u16, body: &'static str| -> Make { Box::new(move || status(code, body)) };
-    // What is answered, the reason in the audit, whether an attempt is used, whether the breaker opens.
-    let mut rows: Vec<(String, Make, &str, bool, bool)> = vec![
+    vec![
         ("rejected".into(), code(400, REJECTED), "rejected", true, false),
         ("proxy's 400".into(), code(400, "<html>"), "foreign-answer", false, true),
         ("login page".into(), code(200, "<html>please log in</html>"), "foreign-answer", false, true),
@@ -391,7 +395,11 @@ fn every_row_of_the_table_does_what_it_says() {
             false,
             true,
         ),
-    ];
+    ]
+}
+
+fn rows_of_statuses() -> Vec<Row> {
+    let mut rows: Vec<Row> = Vec::new();
     for it in [409, 413, 415, 422] {
         rows.push((it.to_string(), code(it, REJECTED), "rejected", true, false));
     }
@@ -418,7 +426,12 @@ fn every_row_of_the_table_does_what_it_says() {
     ] {
         rows.push((it.to_string(), code(it, REJECTED), reason, false, true));
     }
-    for (name, make, reason, is_counted, opens) in rows {
+    rows
+}
+
+#[test]
+fn every_row_of_the_table_does_what_it_says() {
+    for (name, make, reason, is_counted, opens) in rows_of_forms().into_iter().chain(rows_of_statuses()) {
         let scratch = scratch(&["m1"]);
         let server = Server::start(move |_, _| make());
         let run = deliver(&scratch, &server, &["--timeout", "400ms"]).exits(0);

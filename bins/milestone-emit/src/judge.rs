@@ -15,6 +15,7 @@ use milepost::{
     evidence::{Verifier, Warnings},
     input, json,
     schema::FieldError,
+    text,
 };
 use serde_json::Value;
 
@@ -53,7 +54,7 @@ impl Judge {
                 if text.trim_ascii() == b"{" || text.trim_ascii() == b"[" {
                     what.push_str("; one document a line is read, jq -c writes them so");
                 }
-                Offer::Refused { place, errors: vec![FieldError::new("", what)] }
+                Offer::Refused { place, id: None, errors: vec![FieldError::new("", what)] }
             }
         }
     }
@@ -61,7 +62,7 @@ impl Judge {
     /// A line that was too long to be read.
     pub fn too_long(input: &str, line: usize) -> Offer {
         let what = format!("the line is longer than {} KiB and was passed over", input::LINE_BYTES_MAX >> 10);
-        Offer::Refused { place: format!("{input}:{line}"), errors: vec![FieldError::new("", what)] }
+        Offer::Refused { place: format!("{input}:{line}"), id: None, errors: vec![FieldError::new("", what)] }
     }
 
     /// Tells what of the evidence could not be verified, equal warnings once.
@@ -95,15 +96,24 @@ impl Judge {
                 problems.extend(event.to_line().err());
             }
             if !problems.is_empty() {
-                *offer = Offer::Refused { place: std::mem::take(place), errors: problems };
+                *offer = Offer::Refused {
+                    place: std::mem::take(place),
+                    id: Some(std::mem::take(&mut event.milestone_id)),
+                    errors: problems,
+                };
             }
         }
     }
 }
 
 fn document(place: String, document: Value, defaults: &Defaults) -> Offer {
+    let id = document.get("milestoneId").and_then(Value::as_str).map(|it| text::trim(it).to_owned());
     match MilestoneEvent::from_value(document, defaults) {
         Ok((event, left_out)) => Offer::Event { place, event, left_out },
-        Err(errors) => Offer::Refused { place, errors },
+        Err(errors) => {
+            // One that is no id is shown by its fault, which is bounded.
+            let is_id = |it: &String| (1..=200).contains(&it.chars().count());
+            Offer::Refused { place, id: id.filter(is_id), errors }
+        }
     }
 }

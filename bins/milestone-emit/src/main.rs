@@ -23,6 +23,7 @@ use milepost::{
     journal::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX},
     logs::Logs,
     schema::FieldError,
+    text,
 };
 use serde::Serialize;
 
@@ -139,14 +140,26 @@ impl Emission<'_> {
         for (at, offer) in offers.iter().enumerate() {
             self.report(offer, emitted.as_ref().map(|it| it[at]));
         }
+        let is_held_back = |it: &Emitted| *it == Emitted::HeldBack;
+        let held_back = emitted.iter().flatten().filter(|it| is_held_back(it)).count();
+        if held_back > 0 {
+            self.out.error(format_args!(
+                "nothing was appended: --all-or-nothing, and not all of the input can be; \
+                 {held_back} valid {} held back",
+                if held_back == 1 { "milestone was" } else { "milestones were" }
+            ));
+        }
         Ok(())
     }
 
     fn report(&mut self, offer: &Offer, emitted: Option<Emitted>) {
         match offer {
-            Offer::Refused { place, errors } => {
+            Offer::Refused { place, id, errors } => {
+                let trace_id = id.as_deref().map(|it| identity::trace_id(&identity::milestone_key(it)));
                 self.out.refusal(&Report {
                     status: "rejected",
+                    milestone_id: id.as_deref(),
+                    trace_id: trace_id.as_deref(),
                     input: Some(place),
                     errors,
                     ..Report::default()
@@ -156,7 +169,7 @@ impl Emission<'_> {
                 }
                 self.verdict.add(Kind::BadData);
             }
-            Offer::Event { event, .. } => {
+            Offer::Event { place, event, .. } => {
                 let id = event.milestone_id.as_str();
                 let trace_id = identity::trace_id(&identity::milestone_key(id));
                 let report = |status, offset| Report {
@@ -171,11 +184,16 @@ impl Emission<'_> {
                     Some(Emitted::Duplicate(offset)) => self.out.result(&report("duplicate", Some(offset))),
                     Some(Emitted::Conflict(offset)) => {
                         let what = format!(
-                            "is at offset {offset} with other content; give this one an id of its own"
+                            "{} is at offset {offset} with other content; give this one an id of its own",
+                            text::quoted(id)
                         );
                         let errors = [FieldError::new("/milestoneId", what)];
-                        self.out.refusal(&Report { errors: &errors, ..report("conflict", Some(offset)) });
-                        self.out.error(format_args!("{}: {}", milepost::text::quoted(id), errors[0]));
+                        self.out.refusal(&Report {
+                            input: Some(place),
+                            errors: &errors,
+                            ..report("conflict", Some(offset))
+                        });
+                        self.out.error(format_args!("{place}: {}", errors[0]));
                         self.verdict.add(Kind::No);
                     }
                     Some(Emitted::Refused | Emitted::HeldBack) | None => {
@@ -209,7 +227,7 @@ struct Report<'r> {
     offset: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<&'r str>,
-    /// Where refused input stood.
+    /// Where what was refused stood.
     #[serde(skip_serializing_if = "Option::is_none")]
     input: Option<&'r str>,
     #[serde(skip_serializing_if = "<[FieldError]>::is_empty")]

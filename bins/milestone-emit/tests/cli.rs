@@ -66,6 +66,7 @@ fn the_same_command_again_is_a_duplicate_and_another_content_a_conflict() {
     let conflict = scratch.run(TOOL, &other).exits(2);
     assert_eq!(conflict.all("status"), ["conflict"]);
     assert!(conflict.stderr.contains("other content"), "{}", conflict.stderr);
+    assert_eq!(conflict.results()[0]["input"], "the command line");
     assert_eq!(scratch.records("milestones").len(), 1);
     assert_eq!(outcomes(&scratch), ["appended", "duplicate", "conflict"]);
     assert_eq!(scratch.run(TOOL, &[&FLAGS[..], &["--quiet"]].concat()).exits(0).stdout, "");
@@ -105,6 +106,21 @@ fn one_bad_line_is_named_and_stops_nothing_else() {
     assert_eq!(outcomes(&scratch), ["appended", "rejected", "rejected", "duplicate", "appended"]);
     let quiet = scratch.feed(TOOL, &["-q", "-"], &input).exits(65);
     assert_eq!(quiet.all("status"), ["rejected", "rejected"], "refused lines stay");
+}
+
+#[test]
+fn a_conflict_names_its_line_and_refused_lines_their_id() {
+    let scratch = Scratch::new();
+    let mut other = milestone("a");
+    other["claim"] = json!("Something else.");
+    let mut bad = milestone("b");
+    bad["scope"] = json!(7);
+    scratch.write("in", lines(&[milestone("a"), other, bad]));
+    let run = scratch.run(TOOL, &["in"]).exits(65);
+    assert_eq!(run.all("status"), ["appended", "conflict", "rejected"]);
+    assert_eq!(run.all("milestoneId"), ["a", "a", "b"]);
+    assert_eq!(run.results()[1]["input"], "in:2");
+    assert!(run.stderr.contains("in:2: /milestoneId: \"a\" is at offset 0"), "{}", run.stderr);
 }
 
 #[test]
@@ -198,6 +214,7 @@ fn all_or_nothing_appends_nothing_when_anything_is_refused() {
     let run =
         scratch.feed(TOOL, &["--all-or-nothing"], &lines(&[milestone("a"), bad, milestone("c")])).exits(65);
     assert_eq!(run.all("status"), ["valid", "rejected", "valid"]);
+    assert!(run.stderr.contains("nothing was appended") && run.stderr.contains("2 valid"), "{}", run.stderr);
     assert!(scratch.records("milestones").is_empty());
     scratch.feed(TOOL, &["--all-or-nothing"], &lines(&[milestone("a"), milestone("c")])).exits(0);
     assert_eq!(scratch.records("milestones").len(), 2);
@@ -258,6 +275,36 @@ fn evidence_is_looked_for_hashed_and_if_asked_required() {
     let warned = emit("b", "no.log", "warn").exits(0);
     assert!(warned.stderr.contains("no.log"), "{}", warned.stderr);
     assert_eq!(emit("c", "no.log", "off").exits(0).stderr, "");
+}
+
+#[test]
+fn a_commit_is_named_by_ref_in_a_repository_or_by_its_hash_alone() {
+    let scratch = Scratch::new();
+    let repository = scratch.dir().join("repository");
+    fs::create_dir(&repository).unwrap();
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        command.args(["-c", "user.name=n", "-c", "user.email=e", "-C"]).arg(&repository).args(arguments);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    };
+    git(&["init", "--quiet"]);
+    git(&["commit", "--quiet", "--allow-empty", "-m", "first"]);
+    let commit = git(&["rev-parse", "HEAD"]);
+    let root = format!("--evidence-root={}", repository.display());
+    let emit = |evidence: Value| {
+        let mut event = milestone("a");
+        event["evidence"] = json!([evidence]);
+        scratch.feed(TOOL, &["--dry-run", "--verify-evidence=require", &root], &lines(&[event]))
+    };
+    emit(json!({ "type": "commit", "path": ".", "summary": "s", "ref": commit })).exits(0);
+    emit(json!({ "type": "commit", "path": commit, "summary": "s" })).exits(0);
+    emit(json!({ "type": "commit", "path": &commit[..9], "summary": "s" })).exits(0);
+    let other = "5dc283a7417b3d4214797afed657303aee1487cb";
+    let gone = emit(json!({ "type": "commit", "path": other, "summary": "s" })).exits(65);
+    assert!(gone.stderr.contains("has no commit"), "{}", gone.stderr);
+    emit(json!({ "type": "commit", "path": ".", "summary": "s" })).exits(65);
 }
 
 /// By sha256sum, so that the value does not come from the code under test.
@@ -365,6 +412,21 @@ fn what_comes_slowly_is_appended_as_it_comes() {
     }
     drop(stdin);
     assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_cut_audit_stops_it_and_it_says_how_to_go_on() {
+    let scratch = Scratch::new();
+    scratch.feed(TOOL, &[], &lines(&[milestone("a"), milestone("b")])).exits(0);
+    let audit = scratch.log("audit.jsonl");
+    let length = fs::metadata(&audit).unwrap().len();
+    fs::File::options().write(true).open(&audit).unwrap().set_len(length - 10).unwrap();
+    let run = scratch.feed(TOOL, &[], &lines(&[milestone("c")])).exits(65);
+    assert!(run.stderr.contains("move .lock/audit.lock away"), "{}", run.stderr);
+    fs::remove_file(scratch.log(".lock/audit.lock")).unwrap();
+    scratch.feed(TOOL, &[], &lines(&[milestone("c")])).exits(0);
+    assert_eq!(scratch.records("milestones").len(), 3);
+    assert_eq!(outcomes(&scratch), ["appended", "quarantined", "appended"]);
 }
 
 #[test]

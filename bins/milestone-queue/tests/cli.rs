@@ -151,6 +151,20 @@ fn a_truncated_source_stops_it_until_it_is_told_where_to_go_on() {
 }
 
 #[test]
+fn a_resync_goes_on_where_it_says_also_the_second_time() {
+    let scratch = Scratch::new();
+    emit(&scratch, ids(0..3));
+    scratch.run(TOOL, &[]).exits(0);
+    // All of it is in the queue, so this pass leaves no record but remembers how far it came.
+    scratch.run(TOOL, &["--resync", "start"]).exits(0);
+    fs::write(scratch.log("milestones.jsonl"), b"").unwrap();
+    scratch.run(TOOL, &[]).exits(65);
+    scratch.run(TOOL, &["--resync", "start"]).exits(0);
+    emit(&scratch, ids(3..4));
+    assert_eq!(scratch.run(TOOL, &[]).exits(0).all("queued"), [1]);
+}
+
+#[test]
 fn a_rewritten_source_is_noticed_by_its_content() {
     let scratch = Scratch::new();
     emit(&scratch, ids(0..2));

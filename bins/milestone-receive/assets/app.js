@@ -37,6 +37,12 @@ function renewTimes() {
 
 // --- One milestone, as write_item in page.rs makes it ---
 
+// As visible in page.rs: what would turn the writing direction or is no character is spelled out.
+function visible(text) {
+  const unsafe = /(?![\t\n\r])[\p{Cc}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
+  return text.replace(unsafe, (it) => `\\u{${it.codePointAt(0).toString(16)}}`);
+}
+
 function fill(item) {
   const li = document.getElementById("item").content.firstElementChild.cloneNode(true);
   const part = (selector) => li.querySelector(selector);
@@ -50,11 +56,11 @@ function fill(item) {
   time.title = inFull(item.timestampUtc);
   time.textContent = relative(item.timestampUtc);
   part(".scope").href = `/?scope=${encodeURIComponent(item.scope)}`;
-  part(".scope bdi").textContent = item.scope;
+  part(".scope bdi").textContent = visible(item.scope);
   part(".risk").classList.add(item.riskStatus);
   part(".risk").textContent = RISKS[item.riskStatus] ?? item.riskStatus;
-  part(".claim").textContent = item.claim;
-  part(".next span[dir]").textContent = item.nextAction;
+  part(".claim").textContent = visible(item.claim);
+  part(".next span[dir]").textContent = visible(item.nextAction);
   part(".source").textContent = item.source;
   const proof = part(".proof a");
   proof.href = `#seq-${seq}`;
@@ -76,7 +82,7 @@ function fill(item) {
 
 function evidence({ type, path, summary, ref }) {
   const li = element("li");
-  const words = element("span", "summary", summary);
+  const words = element("span", "summary", visible(summary));
   words.dir = "auto";
   li.append(element("span", "type", type), " ", words);
   const place = element("span", "place");
@@ -88,13 +94,13 @@ function evidence({ type, path, summary, ref }) {
       shown.href = path;
       shown.rel = "noopener noreferrer nofollow ugc";
     }
-    shown.append(element("bdi", "", path));
+    shown.append(element("bdi", "", visible(path)));
     place.append(shown, " ");
   }
   if (ref) {
     const shown = element("span", "ref");
-    shown.title = ref;
-    shown.append(element("bdi", "", shortReference(type, ref)));
+    shown.title = visible(ref);
+    shown.append(element("bdi", "", visible(shortReference(type, ref))));
     place.append(shown);
   }
   return li;

@@ -1,6 +1,6 @@
 //! What every request handler shares.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use milepost::{cli::Messages, signing::Verifier};
 use tokio::sync::{Semaphore, watch};
@@ -9,8 +9,8 @@ use crate::{dead_letters::DeadLetters, feed::Feed, metrics::Metrics, store::Stor
 
 /// The receiver, as its request handlers see it.
 pub struct App {
-    /// Judges signatures.
-    pub verifier: Verifier,
+    /// Judges signatures; replaced whole when the secrets are read again.
+    pub verifier: RwLock<Arc<Verifier>>,
     /// Where everything authentic goes.
     pub store: Store,
     /// What readers get.
@@ -29,6 +29,13 @@ pub struct App {
     pub streams: Arc<Semaphore>,
     /// True once the process is asked to end.
     pub stop: watch::Receiver<bool>,
+}
+
+impl App {
+    /// The present judge of signatures: one request asks one, whatever is read again meanwhile.
+    pub fn verifier(&self) -> Arc<Verifier> {
+        Arc::clone(&self.verifier.read().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// How the receiver stands in its network.

@@ -12,7 +12,7 @@ use crate::item::ShowEvidence;
 #[argh(
     example = "{command_name} --secret-file /etc/milepost/secret",
     example = "{command_name} --listen 127.0.0.1:0 --public-host feed.example --strict",
-    note = "The secret: --secret-file, else milestone-webhook-secret in $CREDENTIALS_DIRECTORY, else $CLAWDBOT_MILESTONE_WEBHOOK_SECRET.",
+    note = "The secret: --secret-file, else milestone-webhook-secret in $CREDENTIALS_DIRECTORY, else $CLAWDBOT_MILESTONE_WEBHOOK_SECRET. At SIGHUP files are read again.",
     note = "It serves plain http; on a public address put a reverse proxy with TLS in front and name it with --public-host.",
     error_code(69, "the address is taken"),
     error_code(75, "another receiver works in this folder"),

@@ -107,6 +107,14 @@ struct Event {
     risk_status: RiskStatus,
 }
 
+impl Line {
+    /// What is in a line; `None` when it is damaged.
+    fn read(line: &[u8]) -> Option<Line> {
+        // serde_json does not look into fields that it passes over: a damaged line would pass as whole.
+        serde_json::from_str(std::str::from_utf8(line).ok()?).ok()
+    }
+}
+
 impl Feed {
     /// A feed that knows nothing yet: see [`Feed::catch_up`].
     pub fn new(logs: &Logs, name: JournalName, show: ShowEvidence) -> Feed {
@@ -120,19 +128,19 @@ impl Feed {
         }
     }
 
-    /// Reads what the journal has beyond what is known. Returns the places of lines that are no records.
-    pub fn catch_up(&self) -> Result<Vec<u64>> {
+    /// Reads what the journal has beyond what is known. Returns where lines that are no records begin and end.
+    pub fn catch_up(&self) -> Result<Vec<(u64, u64)>> {
         let mut reader = Reader::open_at(&self.logs, &self.name, self.state().end)?;
         let mut damaged = Vec::new();
         while let Some(item) = reader.next_item()? {
             match item {
                 journal::Item::Line { offset, end, text } => {
                     if !self.learn(offset, end, text, false) {
-                        damaged.push(offset);
+                        damaged.push((offset, end));
                     }
                 }
                 journal::Item::Overlong { offset, end } => {
-                    damaged.push(offset);
+                    damaged.push((offset, end));
                     self.state().end = end;
                 }
             }
@@ -211,7 +219,7 @@ impl Feed {
 
     /// Learns of one line; false when it is no record.
     fn learn(&self, offset: u64, end: u64, line: &[u8], is_live: bool) -> bool {
-        let parsed: Option<Line> = serde_json::from_slice(line).ok();
+        let parsed: Option<Line> = Line::read(line);
         let item = if is_live { Item::from_line(line, self.show).map(Arc::new) } else { None };
         let mut state = self.state();
         state.end = end;
@@ -301,7 +309,7 @@ fn add_scope(lists: &mut Lists, reader: &mut Reader, scope: &str, until: u64) ->
         && let Some(item) = reader.next_item()?
     {
         let journal::Item::Line { offset, text, .. } = item else { continue };
-        let Ok(line) = serde_json::from_slice::<Line>(text) else { continue };
+        let Some(line) = Line::read(text) else { continue };
         if line.event.scope == scope {
             let place = Place { time: line.event.timestamp_utc, seq: line.seq, offset };
             lists.add(place, line.event.risk_status);

@@ -42,7 +42,7 @@ use crate::{
     store::{self, Offer},
 };
 
-/// Bytes of a body.
+/// Bytes of a body; `record::REQUEST_BYTES_KEPT` is as large.
 const BODY_BYTES_MAX: usize = 512 << 10;
 /// How long a request waits for what may pass.
 pub const PATIENCE: Duration = Duration::from_secs(8);
@@ -109,12 +109,13 @@ async fn judge(app: &App, route: Route, request: Request<Body>) -> Result<Stop, 
     check_content_type(&head.headers)?;
 
     let headers = signature_headers(&head.headers)?;
-    let checked = app.verifier.check_headers(&headers, arrived).map_err(|it| unauthenticated(&it))?;
+    let verifier = app.verifier();
+    let checked = verifier.check_headers(&headers, arrived).map_err(|it| unauthenticated(&it))?;
     let parsed = json::parse(&body.bytes).map_err(|it| {
         let reason = format!("the body is not taken as JSON: {it}");
         stop(reason::MALFORMED_JSON, StatusCode::BAD_REQUEST, reason)
     })?;
-    let which = app.verifier.verify(&checked, &body.bytes, &parsed).map_err(|it| unauthenticated(&it))?;
+    let which = verifier.verify(&checked, &body.bytes, &parsed).map_err(|it| unauthenticated(&it))?;
     if which == Which::Previous {
         app.metrics.previous_secret();
     }

@@ -93,7 +93,9 @@ struct ShownEvidence<'a> {
 impl Item {
     /// The item of a line of the feed; `None` when the line is damaged.
     pub fn from_line(line: &[u8], show: ShowEvidence) -> Option<Item> {
-        let Line { seq, received_at_utc, mut event, hash } = serde_json::from_slice(line).ok()?;
+        // serde_json does not look into fields that it passes over: a damaged line would pass as whole.
+        let line = std::str::from_utf8(line).ok()?;
+        let Line { seq, received_at_utc, mut event, hash } = serde_json::from_str(line).ok()?;
         for it in &mut event.evidence {
             hide(it, show);
         }

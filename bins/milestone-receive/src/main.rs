@@ -35,11 +35,13 @@ mod stream;
 use std::{
     future,
     net::{SocketAddr, TcpListener},
+    path::PathBuf,
     process::ExitCode,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use milepost::{
@@ -54,7 +56,7 @@ use milepost::{
 };
 use serde::Serialize;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{Semaphore, oneshot, watch},
 };
 
@@ -84,7 +86,8 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     let logs = Logs::open(args.logs.as_deref(), "milestone-receive")?
         .rotate_as(args.rotate_bytes)
         .wait_at_most(store::LOCK_WAIT);
-    let verifier = verifier(&args)?;
+    let secrets = Secrets::of(&args);
+    let verifier = RwLock::new(Arc::new(secrets.verifier()?));
     let asked = cli::shutdown_flag()?;
     let _instance = Lock::try_acquire(&logs, "receive@receive")?.ok_or_else(|| {
         Error::new(Kind::Temporary, logs.dir().display(), "another milestone-receive works in this folder")
@@ -125,7 +128,7 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
         .max_blocking_threads(8)
         .build()
         .map_err(|it| Error::new(Kind::Temporary, "", "cannot start").because(it))?;
-    let outcome = runtime.block_on(serve(app, listener, stopper, ended, &asked, || {
+    let outcome = runtime.block_on(serve(app, secrets, listener, stopper, ended, &asked, || {
         out.note(format!("listening at http://{bound}, logs in {}", logs.dir().display()));
         out.result(&Listening { status: "listening", address: format!("http://{bound}") });
         out.flush();
@@ -143,6 +146,7 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
 /// Serves until somebody asks to end, or the store does.
 async fn serve(
     app: App,
+    secrets: Secrets,
     listener: TcpListener,
     stopper: watch::Sender<bool>,
     ended: oneshot::Receiver<()>,
@@ -152,10 +156,12 @@ async fn serve(
     let handler = |it| Error::new(Kind::Io, "", "cannot handle signals").because(it);
     let mut terminate = signal(SignalKind::terminate()).map_err(handler)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(handler)?;
+    let hangup = signal(SignalKind::hangup()).map_err(handler)?;
     let listener = tokio::net::TcpListener::from_std(listener)
         .map_err(|it| Error::new(Kind::Io, "", "cannot use the socket").because(it))?;
     let app = Arc::new(app);
     let (metrics, messages, stop) = (Arc::clone(&app.metrics), app.messages, app.stop.clone());
+    tokio::spawn(reload(Arc::clone(&app), secrets, hangup));
     let served = tokio::spawn(http::serve(listener, routes::router(app), metrics, messages, stop));
     ready();
     let outcome = tokio::select! {
@@ -170,12 +176,48 @@ async fn serve(
     outcome.and(ended)
 }
 
-fn verifier(args: &Args) -> Result<Verifier> {
-    let allow = args.allow_readable_secret;
-    let current = SecretSource::WEBHOOK.load(args.secret_file.as_deref(), allow)?;
-    let previous =
-        SecretSource::WEBHOOK_PREVIOUS.load_optional(args.previous_secret_file.as_deref(), allow)?;
-    Ok(Verifier::new(&current, previous.as_ref(), args.strict, args.tolerance.get()))
+/// Reads the secrets' files again at each SIGHUP. What cannot be used changes nothing: the secrets before stay.
+async fn reload(app: Arc<App>, secrets: Secrets, mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        match secrets.verifier() {
+            Ok(it) => {
+                *app.verifier.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(it);
+                app.messages.note("the secrets were read again");
+            }
+            Err(error) => {
+                app.messages.error(error.within("the secrets stay as they were, reading them again failed"));
+            }
+        }
+    }
+}
+
+/// Where the secrets are, and how signatures are judged with them.
+struct Secrets {
+    current: Option<PathBuf>,
+    previous: Option<PathBuf>,
+    allow_readable: bool,
+    strict: bool,
+    tolerance: Duration,
+}
+
+impl Secrets {
+    fn of(args: &Args) -> Secrets {
+        Secrets {
+            current: args.secret_file.clone(),
+            previous: args.previous_secret_file.clone(),
+            allow_readable: args.allow_readable_secret,
+            strict: args.strict,
+            tolerance: args.tolerance.get(),
+        }
+    }
+
+    /// Reads the secrets as they are now.
+    fn verifier(&self) -> Result<Verifier> {
+        let current = SecretSource::WEBHOOK.load(self.current.as_deref(), self.allow_readable)?;
+        let previous =
+            SecretSource::WEBHOOK_PREVIOUS.load_optional(self.previous.as_deref(), self.allow_readable)?;
+        Ok(Verifier::new(&current, previous.as_ref(), self.strict, self.tolerance))
+    }
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener> {

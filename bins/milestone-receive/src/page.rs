@@ -9,6 +9,7 @@
 //! - Nothing inline and nothing from elsewhere, so that the content security policy can forbid both.
 
 use std::{
+    borrow::Cow,
     fmt::{self, Display, Write as _},
     sync::Arc,
 };
@@ -75,6 +76,20 @@ fn own_file(content_type: &'static str, text: &'static str) -> Response {
     // Short: after an update the page and its script must not be of two versions for long.
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=60"));
     response
+}
+
+/// Foreign text as people see it: what would turn the writing direction or is no character is spelled out.
+/// Line ends are white space in HTML, and joiners make letters and signs what they are. As `visible` in app.js.
+fn visible(text: &str) -> Cow<'_, str> {
+    let is_unsafe = |it: char| {
+        (it.is_control() && !matches!(it, '\t' | '\n' | '\r'))
+            || matches!(it, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let spell = |it: char| if is_unsafe(it) { it.escape_unicode().to_string() } else { it.to_string() };
+    Cow::Owned(text.chars().map(spell).collect())
 }
 
 /// Foreign text in HTML, as text or in a quoted attribute.
@@ -174,7 +189,7 @@ fn write_filters(html: &mut String, filter: &Filter) -> fmt::Result {
         writeln!(
             html,
             "<p class=\"chosen\">in <bdi>{}</bdi> <a href=\"{href}\" aria-label=\"Show all scopes\">×</a></p>",
-            Escaped(scope)
+            Escaped(&visible(scope))
         )?;
     }
     html.push_str("</nav>\n");
@@ -195,8 +210,8 @@ fn write_item(html: &mut String, item: &Item, now: Timestamp) -> fmt::Result {
          <h3 class=\"claim\" dir=\"auto\">{}</h3>\n",
         in_full(time),
         relative(time, now),
-        Escaped(&event.scope),
-        Escaped(&event.claim),
+        Escaped(&visible(&event.scope)),
+        Escaped(&visible(&event.claim)),
     )?;
     let (first, rest) = event.evidence.split_at(event.evidence.len().min(EVIDENCE_SHOWN));
     html.push_str("<ul class=\"evidence\">\n");
@@ -213,7 +228,7 @@ fn write_item(html: &mut String, item: &Item, now: Timestamp) -> fmt::Result {
          <p class=\"proof\"><span class=\"source\">{}</span> <a href=\"#seq-{seq}\" \
          title=\"Received {}, hash {head}\">№&#8239;{seq} <span class=\"hash\">{}</span></a></p>\n\
          </article></li>\n",
-        Escaped(&event.next_action),
+        Escaped(&visible(&event.next_action)),
         event.source.as_str(),
         in_full(*received_at),
         short(head),
@@ -226,10 +241,11 @@ fn write_evidence(html: &mut String, evidence: &Evidence) -> fmt::Result {
         html,
         "<li><span class=\"type\">{}</span> <span class=\"summary\" dir=\"auto\">{}</span>",
         kind.as_str(),
-        Escaped(summary)
+        Escaped(&visible(summary))
     )?;
     html.push_str(" <span class=\"place\">");
-    let path = Escaped(path);
+    let path = visible(path);
+    let path = Escaped(&path);
     if is_web_address(path.0) {
         write!(
             html,
@@ -239,8 +255,9 @@ fn write_evidence(html: &mut String, evidence: &Evidence) -> fmt::Result {
         write!(html, "<span class=\"path\"><bdi>{path}</bdi></span> ")?;
     }
     if let Some(reference) = reference {
-        let (full, short) = (Escaped(reference), short_reference(*kind, reference));
-        write!(html, "<span class=\"ref\" title=\"{full}\"><bdi>{}</bdi></span>", Escaped(&short))?;
+        let (full, short) = (visible(reference), short_reference(*kind, reference));
+        let full = Escaped(&full);
+        write!(html, "<span class=\"ref\" title=\"{full}\"><bdi>{}</bdi></span>", Escaped(&visible(&short)))?;
     }
     html.push_str("</span>");
     html.push_str("</li>\n");
@@ -349,6 +366,13 @@ mod tests {
             Escaped("<script>alert('x')</script> & \"q\" ü\0").to_string(),
             "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &quot;q&quot; ü\u{fffd}"
         );
+    }
+
+    #[test]
+    fn text_cannot_turn_the_writing_direction() {
+        assert_eq!(visible("a\u{202e}b\u{7}\u{2067}\n"), "a\\u{202e}b\\u{7}\\u{2067}\n");
+        let family = "👩\u{200d}👧 می\u{200c}خواهم";
+        assert_eq!(visible(family), family);
     }
 
     #[test]

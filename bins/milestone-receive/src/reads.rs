@@ -50,12 +50,13 @@ pub async fn dead_letters(State(app): State<Arc<App>>, headers: HeaderMap) -> Re
     answer::json(StatusCode::OK, &json!({ "ok": true, "items": items, "count": count }))
 }
 
-/// `GET /healthz`: 503 while nothing can be stored.
+/// `GET /healthz`: 503 while nothing can be stored. Being asked, it has the store looked at: the next answer tells.
 pub async fn health(State(app): State<Arc<App>>) -> Response {
     if app.store.is_well() {
         let (seq, _) = app.feed.head();
         answer::json(StatusCode::OK, &json!({ "ok": true, "seq": seq }))
     } else {
+        app.store.probe();
         answer::unavailable("the last batch could not be stored")
     }
 }

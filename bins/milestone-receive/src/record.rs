@@ -17,17 +17,19 @@ use milepost::{
     chain::{self, Chain},
     envelope::EventEnvelope,
     event::MilestoneEvent,
+    identity,
     ingest::Receipt,
     journal::Described,
+    text::quoted,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::reason::Kept;
 
-/// Bytes of a refused request that are kept: any sensible event fits, and a sender in a loop fills no disk
-/// with the rest.
-const REQUEST_BYTES_KEPT: usize = 64 << 10;
+/// Bytes of a refused request that are kept: all that a request may have (`ingest::BODY_BYTES_MAX`). Only numbers
+/// can take more room here than there, and a line has its limit.
+const REQUEST_BYTES_KEPT: usize = 512 << 10;
 
 /// A milestone that passed every check but identity.
 #[derive(Clone, Debug)]
@@ -125,7 +127,14 @@ impl Entry for Milestone {
     }
 
     fn title(&self) -> String {
-        format!("milestone {}", milepost::text::quoted(&self.event.milestone_id))
+        let id = &self.event.milestone_id;
+        let words = format!("milestone {}", quoted(id));
+        // Either of the two may be the one that is known.
+        if self.key == identity::milestone_key(id) {
+            words
+        } else {
+            format!("{words} or its key {}", quoted(&self.key))
+        }
     }
 
     fn to_line(&self, seq: u64, now: Timestamp, prev: &str) -> serde_json::Result<(Vec<u8>, String)> {
@@ -196,7 +205,7 @@ impl Entry for OtherEvent {
     }
 
     fn title(&self) -> String {
-        format!("event {}", milepost::text::quoted(&self.key))
+        format!("event {}", quoted(&self.key))
     }
 
     fn to_line(&self, seq: u64, now: Timestamp, prev: &str) -> serde_json::Result<(Vec<u8>, String)> {

@@ -14,6 +14,7 @@
 //! Not here: deciding who is new (`ledger`), checking requests (`ingest`), what readers see (`feed`).
 
 use std::{
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -24,7 +25,7 @@ use milepost::{
     audit::Outcome,
     cli::Messages,
     ingest::Receipt,
-    journal::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Journal, JournalName},
+    journal::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Journal, JournalName, keep_in_quarantine},
     logs::Logs,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -60,6 +61,8 @@ pub enum Offer {
     Event(Box<OtherEvent>),
     /// A request that is refused, to be kept.
     Refused(Box<Refused>),
+    /// Nothing: whether the trouble has passed.
+    Probe,
 }
 
 /// What became of an offer.
@@ -159,6 +162,14 @@ impl Store {
         answer.await.unwrap_or(Answer::Unavailable)
     }
 
+    /// Has it looked at whether the trouble has passed. Without that, a receiver whose requests stopped coming
+    /// because it is not well would never be well again.
+    pub fn probe(&self) {
+        let (reply, _) = oneshot::channel();
+        // When so many wait that there is no room, they will tell.
+        let _ = self.jobs.try_send(Job { offer: Offer::Probe, bytes: 0, reply });
+    }
+
     /// Whether the last batch could be stored.
     pub fn is_well(&self) -> bool {
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner).is_none()
@@ -183,9 +194,13 @@ impl Keeper {
         for ledger in [&self.milestones, &self.events, &self.rejected] {
             ledger.journal().write().map(drop)?;
         }
-        for offset in self.feed.catch_up()? {
+        for (offset, end) in self.feed.catch_up()? {
+            let journal = self.milestones.journal();
+            let copy =
+                keep_in_quarantine(journal.logs(), journal.name(), offset, &journal.bytes(offset, end)?)?;
             self.messages.warn(format!(
-                "{FEED}.jsonl: offset {offset}: the line is damaged and passed over; restore it from a copy"
+                "{FEED}.jsonl: offset {offset}: the line is damaged and passed over; restore it from a backup; \
+                 what is left of it is in {copy}"
             ));
         }
         self.dead_letters.read(self.rejected.journal())
@@ -202,13 +217,30 @@ impl Keeper {
                 bytes += job.bytes;
                 jobs.push(job);
             }
+            let is_probed = jobs.iter().any(|it| matches!(it.offer, Offer::Probe));
             jobs.retain(|it| !it.reply.is_closed());
+            if jobs.is_empty() {
+                if is_probed {
+                    self.look();
+                }
+                continue;
+            }
             self.commit(jobs);
         }
         for ledger in [&mut self.milestones, &mut self.events] {
             if let Err(error) = ledger.finish() {
                 self.messages.warn(error);
             }
+        }
+    }
+
+    /// Looks at whether something could be stored again, as far as that shows without storing anything.
+    fn look(&self) {
+        let journal = self.milestones.journal();
+        let looked = journal.write().map(drop).and_then(|()| has_room(journal.logs().dir()));
+        match looked {
+            Ok(()) => self.well(),
+            Err(error) => self.say(&error),
         }
     }
 
@@ -226,6 +258,8 @@ impl Keeper {
                     events.push(*it);
                     of_events.push(reply);
                 }
+                // Who offers something tells as much.
+                Offer::Probe => {}
                 Offer::Refused(it) => {
                     refusals.push(Refusal { what: *it, outcome: Outcome::Rejected, reply });
                 }
@@ -333,6 +367,16 @@ impl Keeper {
             self.messages.error(format!("{message}; requests get 503 until it passes"));
             *trouble = Some(Trouble { message, said: Instant::now() });
         }
+    }
+}
+
+/// Whether the disk takes a batch of ordinary size.
+fn has_room(dir: &Path) -> Result<()> {
+    const WANTED_BYTES: u64 = 1 << 20;
+    let looked = rustix::fs::statvfs(dir);
+    match looked.map_err(|it| Error::io("cannot look at the disk", dir, it.into()))? {
+        it if it.f_bavail.saturating_mul(it.f_frsize) >= WANTED_BYTES => Ok(()),
+        _ => Err(Error::io("cannot store anything", dir, rustix::io::Errno::NOSPC.into())),
     }
 }
 

@@ -1,2 +1,96 @@
-//! (to be written)
-fn main() {}
+//! The whole pipeline at a glance: what each journal holds, what waits where, and what is wrong.
+//!
+//! # Invariants
+//! - Apart from `--init` it only reads: no lock is taken, nothing is created, settled or audited.
+//! - What a look costs does not grow with history: ends, last records and what waits first, never a count.
+//! - The exit code is the answer, as monitoring plugins give it: 0 healthy, 1 warning, 2 critical, 3 unknown.
+//!
+//! `look` gathers, `show` draws.
+
+mod look;
+mod show;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use argh::{ArgsInfo, FromArgs};
+use milepost::{
+    Kind, Result, cli,
+    cli::{Output, Verdict},
+    clock,
+    logs::Logs,
+};
+use serde::Serialize;
+
+use crate::look::{Answer, Level};
+
+/// Show the whole pipeline at a glance, or create a logs folder.
+///
+/// A warning is what may pass or what somebody should look at: something that has waited for more than 15 minutes,
+/// a breaker that opened because the endpoint does not answer, bytes in quarantine. Critical is what does not pass
+/// by itself: damage, or a breaker that needs an operator.
+#[derive(FromArgs, ArgsInfo)]
+#[argh(
+    example = "{command_name}\n{command_name} --json | jq .problems\n{command_name} --init --logs /var/lib/milepost/logs",
+    note = "$MILESTONE_LOGS: the logs folder, where --logs is not given",
+    error_code(0, "healthy; with --init: the folder is there"),
+    error_code(1, "warning"),
+    error_code(2, "critical"),
+    error_code(3, "unknown: no logs folder, or it cannot be read"),
+    error_code(73, "--init cannot create the folder")
+)]
+struct Args {
+    /// logs folder (default: `$MILESTONE_LOGS`, else ./logs)
+    #[argh(option, arg_name = "DIR")]
+    logs: Option<PathBuf>,
+
+    /// create the logs folder if it is absent (mode 2770: for its owner and group)
+    #[argh(switch)]
+    init: bool,
+
+    /// answer with one JSON object
+    #[argh(switch)]
+    json: bool,
+
+    /// say nothing when all is well; the exit code tells
+    #[argh(switch, short = 'q')]
+    quiet: bool,
+}
+
+/// The result of `--init`.
+#[derive(Serialize)]
+struct Created {
+    status: &'static str,
+    logs: String,
+}
+
+const TOOL: &str = "milestone-status";
+
+fn main() -> ExitCode {
+    cli::run_tool(TOOL, run)
+}
+
+fn run(args: Args, out: &mut Output) -> Result<Verdict> {
+    out.quiet(args.quiet);
+    if args.init {
+        let logs = Logs::init(args.logs.as_deref(), TOOL)?;
+        out.result(&Created { status: "ok", logs: logs.dir().display().to_string() });
+        return Ok(Verdict::Done);
+    }
+    let logs = match Logs::open(args.logs.as_deref(), TOOL) {
+        Ok(logs) => logs,
+        Err(error) if error.kind() == Kind::Configuration => return Err(error),
+        Err(error) => {
+            out.error(error);
+            return Ok(Verdict::Answer(Level::Unknown.exit_code()));
+        }
+    };
+    let answer = Answer::of(&logs);
+    if args.quiet && answer.status == Level::Healthy {
+        // Dropped, as every result of success.
+    } else if args.json {
+        out.refusal(&answer);
+    } else {
+        out.raw(show::text(&answer, clock::now()).as_bytes());
+    }
+    Ok(Verdict::Answer(answer.status.exit_code()))
+}

@@ -91,7 +91,7 @@ impl Lane {
 /// All lanes, with what is due next.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lanes {
-    lanes: BTreeMap<LaneName, Lane>,
+    by_name: BTreeMap<LaneName, Lane>,
     due: BTreeSet<(Timestamp, LaneName)>,
     free: BTreeSet<(u64, LaneName)>,
 }
@@ -99,22 +99,22 @@ pub struct Lanes {
 impl Lanes {
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.lanes.len()
+        self.by_name.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.lanes.is_empty()
+        self.by_name.is_empty()
     }
 
     /// Every lane, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&LaneName, &Lane)> {
-        self.lanes.iter()
+        self.by_name.iter()
     }
 
     /// The lane of this name.
     pub fn get(&self, name: &LaneName) -> Option<&Lane> {
-        self.lanes.get(name)
+        self.by_name.get(name)
     }
 
     /// Items that wait for a retry.
@@ -124,7 +124,7 @@ impl Lanes {
 
     /// All unsettled items below the mark.
     pub fn unsettled(&self) -> u64 {
-        self.due.len() as u64 + self.lanes.values().map(|it| it.waiting).sum::<u64>()
+        self.due.len() as u64 + self.by_name.values().map(|it| it.waiting).sum::<u64>()
     }
 
     /// The lane whose retry is due first.
@@ -135,12 +135,12 @@ impl Lanes {
     /// Blocked lanes whose retry is due by `now`, earliest first.
     pub fn due(&self, now: Timestamp) -> impl Iterator<Item = (&LaneName, &Lane)> {
         let due = self.due.iter().take_while(move |(due, _)| *due <= now);
-        due.filter_map(|(_, name)| self.lanes.get(name).map(|it| (name, it)))
+        due.filter_map(|(_, name)| self.by_name.get(name).map(|it| (name, it)))
     }
 
     /// The lane that begins first.
     pub fn first(&self) -> Option<(&LaneName, &Lane)> {
-        self.lanes.iter().min_by_key(|(_, it)| it.offset)
+        self.by_name.iter().min_by_key(|(_, it)| it.offset)
     }
 
     /// The lowest offset after which a free lane goes on.
@@ -150,17 +150,17 @@ impl Lanes {
 
     /// The lane because of which the item at `offset` below the mark is unsettled.
     pub fn covering(&self, scope: Option<&str>, key: &str, offset: u64) -> Option<LaneName> {
-        if self.lanes.is_empty() {
+        if self.by_name.is_empty() {
             return None;
         }
         let scope = scope.map(|it| LaneName::Scope(it.to_owned()));
         let names = scope.into_iter().chain([LaneName::Item(key.to_owned())]);
-        names.into_iter().find(|it| self.lanes.get(it).is_some_and(|lane| lane.covers(offset)))
+        names.into_iter().find(|it| self.by_name.get(it).is_some_and(|lane| lane.covers(offset)))
     }
 
     /// Counts an item that the mark passes over while its lane is blocked.
     pub fn wait_behind(&mut self, name: &LaneName) {
-        if let Some(lane) = self.lanes.get_mut(name) {
+        if let Some(lane) = self.by_name.get_mut(name) {
             lane.waiting += 1;
         }
     }
@@ -187,7 +187,7 @@ impl Lanes {
 
     /// Sets how many wait behind each lane's first item; free lanes without any are dropped.
     pub fn recount(&mut self, waiting: &BTreeMap<LaneName, u64>) {
-        for (name, lane) in &mut self.lanes {
+        for (name, lane) in &mut self.by_name {
             lane.waiting = waiting.get(name).copied().unwrap_or(0);
         }
         self.drop_free(|lane| lane.waiting == 0);
@@ -199,8 +199,8 @@ impl Lanes {
     }
 
     fn drop_free(&mut self, mut gone: impl FnMut(&Lane) -> bool) {
-        self.lanes.retain(|_, lane| lane.retry.is_some() || !gone(lane));
-        let lanes = &self.lanes;
+        self.by_name.retain(|_, lane| lane.retry.is_some() || !gone(lane));
+        let lanes = &self.by_name;
         self.free.retain(|(_, name)| lanes.contains_key(name));
     }
 
@@ -208,7 +208,7 @@ impl Lanes {
     /// then begins now. Says whether any was moved.
     pub fn rebase(&mut self, now: Timestamp, all: bool) -> bool {
         let mut is_moved = false;
-        for retry in self.lanes.values_mut().filter_map(|it| it.retry.as_mut()) {
+        for retry in self.by_name.values_mut().filter_map(|it| it.retry.as_mut()) {
             let due = if all { retry.due.min(now) } else { backoff::still_due(retry.due, retry.delay, now) };
             is_moved |= due != retry.due;
             retry.due = due;
@@ -216,13 +216,13 @@ impl Lanes {
         if !is_moved {
             return false;
         }
-        let due = self.lanes.iter().filter_map(|(name, it)| Some((it.retry.as_ref()?.due, name.clone())));
+        let due = self.by_name.iter().filter_map(|(name, it)| Some((it.retry.as_ref()?.due, name.clone())));
         self.due = due.collect();
         true
     }
 
     fn take(&mut self, name: &LaneName) -> Option<Lane> {
-        let lane = self.lanes.remove(name)?;
+        let lane = self.by_name.remove(name)?;
         match &lane.retry {
             Some(retry) => self.due.remove(&(retry.due, name.clone())),
             None => self.free.remove(&(lane.offset, name.clone())),
@@ -235,7 +235,7 @@ impl Lanes {
             Some(retry) => self.due.insert((retry.due, name.clone())),
             None => self.free.insert((lane.offset, name.clone())),
         };
-        self.lanes.insert(name, lane);
+        self.by_name.insert(name, lane);
     }
 }
 
@@ -275,7 +275,7 @@ struct EntryRetry {
 
 impl Serialize for Lanes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.lanes.iter().map(|(name, lane)| entry(name, lane)))
+        serializer.collect_seq(self.by_name.iter().map(|(name, lane)| entry(name, lane)))
     }
 }
 

@@ -268,6 +268,11 @@ impl Drop for Asked {
     }
 }
 
+/// Whether a text is the hash of a commit, whole or abbreviated, and not the path of a repository.
+pub(super) fn is_hash(text: &str) -> bool {
+    (7..=64).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_hexdigit())
+}
+
 /// Whether git can take `name` only for the name of an object: an id or a reference, no expression.
 fn is_name(name: &str) -> bool {
     let harmless = |it: u8| it.is_ascii_alphanumeric() || matches!(it, b'.' | b'_' | b'/' | b'-');
@@ -357,6 +362,16 @@ mod tests {
         assert_eq!(check(&mut git, root, &commit[..10]), "verified");
         assert_eq!(check(&mut git, root, "main"), "verified");
         assert_eq!(git.repositories.len(), 1);
+    }
+
+    #[test]
+    fn the_hash_of_a_commit_is_told_from_a_path() {
+        for text in ["0123abc", "5dc283a7417b3d4214797afed657303aee1487cb", &"Ab".repeat(32)] {
+            assert!(is_hash(text), "{text}");
+        }
+        for text in ["", ".", "0123ab", "repo/0123abc", "0123abg", &"a".repeat(65)] {
+            assert!(!is_hash(text), "{text}");
+        }
     }
 
     #[test]

@@ -290,14 +290,10 @@ pub(super) fn bytes(logs: &Logs, name: &JournalName, from: u64, to: u64) -> Resu
     segments.bytes(from, to)
 }
 
-/// Whether a writer died here: the active segment has bytes beyond its mark, or the mark is one from before a
-/// rotation.
+/// Whether a writer died here: the active segment has bytes beyond its mark.
 pub(super) fn is_unsettled(logs: &Logs, name: &JournalName) -> Result<bool> {
     let mut segments = Segments::new(logs, name);
     segments.refresh()?;
-    if segments.sealed_path(segments.mark.base).exists() {
-        return Ok(true);
-    }
     let path = segments.active_path();
     match fs::metadata(&path) {
         Ok(it) => Ok(it.len() > segments.mark.length),
@@ -322,9 +318,16 @@ pub(super) fn shorter(path: &Path, length: u64, synced: u64) -> Error {
 
 fn replaced(path: &Path, what: &str) -> Error {
     let what = format!("the journal was truncated, replaced or rewritten: {what}");
-    Error::new(Kind::BadData, path.display(), what).cure(
-        "logrotate with copytruncate is the usual cause; restore the file, or go on with --resync start, end or an offset",
-    )
+    // Hash chains have no consumer that could go on elsewhere: they begin anew, or with what is left.
+    let go_on = if path.parent().is_some_and(|it| it.ends_with("receive")) {
+        "move the folders receive and .lock/receive away to begin a new feed"
+    } else if path.ends_with("audit.jsonl") {
+        "move .lock/audit.lock away to go on from what is left"
+    } else {
+        "go on with --resync start, end or an offset (milestone-queue, for what it reads)"
+    };
+    Error::new(Kind::BadData, path.display(), what)
+        .cure(format!("logrotate with copytruncate is the usual cause; restore the file, or {go_on}"))
 }
 
 /// One segment file, opened.

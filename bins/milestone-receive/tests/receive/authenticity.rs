@@ -1,6 +1,6 @@
 //! Nothing unsigned is stored or shown, whatever is tried.
 
-use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, time::Duration};
+use std::{fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path, process::Stdio, time::Duration};
 
 use milepost::{clock, signing::Signer};
 use serde_json::{Value, json};
@@ -120,6 +120,44 @@ fn both_secrets_are_taken_while_they_rotate() {
     for name in ["receive/feed.jsonl", "audit.jsonl"] {
         assert!(!fs::read_to_string(folder.file(name)).unwrap().contains("oldest"));
     }
+}
+
+#[test]
+fn a_hangup_reads_the_secrets_again_and_keeps_them_when_they_are_no_good() {
+    let folder = Folder::new();
+    let (file, previous) = (folder.file("secret"), folder.file("previous"));
+    let write = |path: &Path, text: &str| {
+        let mut options = fs::File::options();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+    };
+    write(&file, "first");
+    write(&previous, "zeroth");
+    let mut command = folder.command(&["--secret-file", file.to_str().unwrap()]);
+    command.args(["--previous-secret-file", previous.to_str().unwrap()]);
+    let mut receiver = Receiver::begin(command.stderr(Stdio::piped()));
+    let mut messages = receiver.messages();
+    let body = signed(&event("a", &Value::Null)).body;
+    let by = |receiver: &Receiver, text: &str| {
+        let signer = Signer::new(&secret(text), None);
+        status(receiver, signed_by(&signer, clock::now(), MILESTONES, "milestone:a", &body))
+    };
+    let mut hang_up = |receiver: &Receiver| {
+        receiver.signal(rustix::process::Signal::HUP);
+        messages.find(|it| it.contains("secrets")).unwrap()
+    };
+    assert_eq!((by(&receiver, "first"), by(&receiver, "second")), (200, 401));
+
+    write(&file, "second");
+    write(&previous, "first");
+    assert!(hang_up(&receiver).ends_with("the secrets were read again"));
+    assert_eq!(["zeroth", "first", "second"].map(|it| by(&receiver, it)), [401, 200, 200]);
+
+    write(&file, "");
+    let said = hang_up(&receiver);
+    assert!(said.contains("stay as they were") && said.contains("is empty"), "{said}");
+    assert_eq!(["first", "second"].map(|it| by(&receiver, it)), [200, 200]);
+    assert_eq!(receiver.end(), 0);
 }
 
 #[test]

@@ -79,13 +79,7 @@ impl Folder {
     }
 
     pub fn start_with(&self, flags: &[&str]) -> Receiver {
-        let mut child = self.command(flags).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let listening: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(listening["status"], "listening");
-        let address = listening["address"].as_str().unwrap().strip_prefix("http://").unwrap();
-        Receiver { child, address: address.parse().unwrap() }
+        Receiver::begin(self.command(flags).stderr(Stdio::null()))
     }
 
     /// Runs it to its end, for starts that fail.
@@ -122,6 +116,26 @@ impl Folder {
 }
 
 impl Receiver {
+    /// Starts the program and waits until it listens.
+    pub fn begin(command: &mut Command) -> Receiver {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let listening: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(listening["status"], "listening");
+        let address = listening["address"].as_str().unwrap().strip_prefix("http://").unwrap();
+        Receiver { child, address: address.parse().unwrap() }
+    }
+
+    /// What it says to its operator, if `begin` was given a pipe for that.
+    pub fn messages(&mut self) -> impl Iterator<Item = String> + use<> {
+        BufReader::new(self.child.stderr.take().unwrap()).lines().map(|it| it.unwrap())
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+    }
+
     pub fn post(&self, request: &Request) -> Response {
         let mut stream = self.connect();
         send(&mut stream, "POST", request);

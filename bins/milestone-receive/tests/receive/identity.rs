@@ -34,12 +34,27 @@ fn the_same_again_is_a_duplicate_with_the_first_ones_receipt() {
 }
 
 #[test]
+fn a_conflict_is_kept_whole_however_large() {
+    let folder = Folder::new();
+    let receiver = folder.start();
+    receiver.emit("a", &Value::Null);
+    let claim = "x".repeat(200_000);
+    assert_eq!(receiver.emit("a", &json!({ "claim": claim })).status, 409);
+    assert_eq!(folder.lines("receive/rejected.jsonl")[0]["request"]["event"]["claim"], claim);
+    folder.verify_chain("receive/rejected.jsonl");
+    // Also to the next one that starts.
+    receiver.kill();
+    assert_eq!(folder.start().get("/api/milestones/dead-letter").json()["count"], 1);
+}
+
+#[test]
 fn another_event_under_a_known_key_or_id_is_a_conflict_and_kept() {
     let folder = Folder::new();
     let receiver = folder.start();
     receiver.emit("a", &Value::Null);
     let same_id = receiver.post(&under_key("k2", &event("a", &json!({ "claim": "Other." }))));
     let same_key = receiver.post(&under_key("milestone:a", &event("b", &Value::Null)));
+    assert!(same_key.reason().contains("milestone \"b\" or its key \"milestone:a\""), "{same_key:?}");
     for answer in [same_id, same_key] {
         assert_eq!(answer.verdict(), (409, "rejected".into()));
         assert!(answer.reason().contains("accepted before"), "{answer:?}");

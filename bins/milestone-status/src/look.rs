@@ -1,0 +1,344 @@
+//! Looks at everything in a logs folder that tells how the pipeline is.
+//!
+//! # Invariants
+//! - Whatever cannot be looked at becomes a problem in the answer and hides nothing else.
+//! - A consumer's position is read before the end of what it reads, so nobody seems to be ahead of a source.
+//!
+//! Not here: how it is shown to people (`show`).
+
+use std::{fs, path::Path, time::Duration};
+
+use milepost::{
+    Error, Kind, Result, Timestamp, clock,
+    delivery::{
+        Consumer, State,
+        breaker::{Breaker, Cause},
+    },
+    emit,
+    journal::{Item, Journal, JournalName, Position},
+    logs::Logs,
+    queue,
+    state_file::{self, Loaded},
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// What has waited longer is a warning.
+const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// In the order of the flow; whatever else there is comes behind, by name.
+const FLOW: [&str; 12] = [
+    "milestones",
+    "milestone-delivery-queue",
+    "milestone-delivery-deadletter",
+    "milestone-delivery-control",
+    "tasks",
+    "reminders",
+    "reminder-delivery-queue",
+    "reminder-delivery-deadletter",
+    "reminder-delivery-control",
+    "receive/feed",
+    "receive/events",
+    "receive/rejected",
+];
+
+/// Which journal a queue is filled from.
+const SOURCES: [(&str, &str); 2] =
+    [("milestone-delivery-queue", emit::SOURCE), ("reminder-delivery-queue", "reminders")];
+
+/// How bad it is; the gravest of all problems is the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    Healthy,
+    Warning,
+    Unknown,
+    Critical,
+}
+
+impl Level {
+    /// The word in the answer.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Level::Healthy => "healthy",
+            Level::Warning => "warning",
+            Level::Unknown => "unknown",
+            Level::Critical => "critical",
+        }
+    }
+
+    /// The code of the monitoring-plugin convention.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Level::Healthy => 0,
+            Level::Warning => 1,
+            Level::Critical => 2,
+            Level::Unknown => 3,
+        }
+    }
+}
+
+/// The answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    pub status: Level,
+    pub logs: String,
+    pub journals: Vec<JournalStatus>,
+    pub queues: Vec<QueueStatus>,
+    pub problems: Vec<Problem>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JournalStatus {
+    pub journal: String,
+    /// Since it began, across rotations.
+    pub bytes: u64,
+    pub last_record_utc: Option<Timestamp>,
+}
+
+/// From a source to a queue, and on from there.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueStatus {
+    pub queue: String,
+    pub source: Option<String>,
+    #[serde(flatten)]
+    pub waiting: Waiting,
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointStatus {
+    /// Empty for the one without a name.
+    pub endpoint: String,
+    pub url: Option<String>,
+    #[serde(flatten)]
+    pub waiting: Waiting,
+    pub retries: usize,
+    pub breaker: Breaker,
+    pub last_ack_utc: Option<Timestamp>,
+}
+
+/// What a consumer has not taken over yet.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    pub behind_bytes: u64,
+    pub oldest_waiting_utc: Option<Timestamp>,
+}
+
+/// Something that is not as it should be, with what to do about it.
+#[derive(Debug, Serialize)]
+pub struct Problem {
+    pub level: Level,
+    pub message: String,
+}
+
+impl Answer {
+    /// How things are now.
+    pub fn of(logs: &Logs) -> Answer {
+        let mut answer = Answer {
+            status: Level::Healthy,
+            logs: logs.dir().display().to_string(),
+            journals: Vec::new(),
+            queues: Vec::new(),
+            problems: Vec::new(),
+        };
+        let journals = answer.seen(journals(logs)).unwrap_or_default();
+        for journal in &journals {
+            if let Some(it) = answer.seen(journal_status(journal)) {
+                answer.journals.push(it);
+            }
+        }
+        for name in queues(&journals) {
+            answer.look_at_queue(&queue::open(logs, name));
+        }
+        let kept = answer.seen(files_of(&logs.dir().join("quarantine"))).unwrap_or_default().len();
+        if kept > 0 {
+            let what =
+                format!("quarantine/: bytes that were no record ({kept}); look at them, then delete them");
+            answer.problem(Level::Warning, what);
+        }
+        answer.status = answer.problems.iter().map(|it| it.level).max().unwrap_or(Level::Healthy);
+        answer
+    }
+
+    fn problem(&mut self, level: Level, message: impl Into<String>) {
+        self.problems.push(Problem { level, message: message.into() });
+    }
+
+    /// What was found, or the reason why nothing was as a problem.
+    fn seen<T>(&mut self, found: Result<T>) -> Option<T> {
+        found
+            .map_err(|error| {
+                let level = if error.kind() == Kind::BadData { Level::Critical } else { Level::Unknown };
+                self.problem(level, error.to_string());
+            })
+            .ok()
+    }
+
+    fn look_at_queue(&mut self, queue: &Journal) {
+        let source = SOURCES
+            .iter()
+            .find(|(it, _)| *it == queue.name().as_str())
+            .map(|(_, source)| Journal::new(queue.logs(), JournalName::internal(*source), queue::describe));
+        let waiting = source.as_ref().and_then(|source| {
+            self.seen(queue::resume(queue, source.name()).and_then(|from| waiting(source, &from)))
+        });
+        let waiting = waiting.unwrap_or_default();
+        let queue_file = queue.name().file();
+        if let Some(source) = &source {
+            self.check_wait(&waiting, &source.name().file(), "run milestone-queue", &queue_file);
+        }
+        let endpoints = self.seen(endpoints(queue)).unwrap_or_default();
+        let endpoints = endpoints.iter().filter_map(|it| self.look_at_endpoint(queue, it)).collect();
+        let source = source.map(|it| it.name().file());
+        self.queues.push(QueueStatus { queue: queue_file, source, waiting, endpoints });
+    }
+
+    fn look_at_endpoint(&mut self, queue: &Journal, endpoint: &str) -> Option<EndpointStatus> {
+        let consumer = self.seen(Consumer::new(queue.logs(), queue.name().clone(), endpoint))?;
+        let file = consumer.state_file();
+        let state = match self.seen(state_file::load(queue.logs(), &file))? {
+            Loaded::Found(state) => state,
+            // Nothing was delivered yet, or the next run rebuilds it.
+            Loaded::Missing => State::new(endpoint),
+            Loaded::Damaged(why) => {
+                let cure = "delete it, the next milestone-deliver rebuilds it";
+                self.problem(Level::Warning, format!("{why}; {cure}"));
+                return None;
+            }
+        };
+        let cursor = Position { offset: state.cursor.offset, fingerprint: state.cursor.fingerprint };
+        let mut waiting = self.seen(waiting(queue, &cursor))?;
+        let failed = state.retries.iter().filter(|(_, it)| it.retry.is_some()).map(|(_, it)| it.offset);
+        if let Some(first) = failed.min() {
+            let line = self.seen(queue.lines().get(first)).flatten();
+            waiting.oldest_waiting_utc =
+                line.and_then(|it| time_of(&it).ok()?).or(waiting.oldest_waiting_utc);
+        }
+        let to = state.url.clone().unwrap_or(file);
+        self.check_breaker(&state.breaker, &to);
+        if !state.breaker.is_open() && !state.breaker.is_held() {
+            let is_tried = state.retries.retrying() > 0;
+            let cure = if is_tried { "it is tried again by itself" } else { "run milestone-deliver" };
+            self.check_wait(&waiting, &queue.name().file(), cure, &to);
+        }
+        Some(EndpointStatus {
+            endpoint: endpoint.to_owned(),
+            url: state.url,
+            waiting,
+            retries: state.retries.retrying(),
+            breaker: state.breaker,
+            last_ack_utc: state.last_ack.map(|it| it.at_utc),
+        })
+    }
+
+    /// Whoever holds delivery knows of it, and an endpoint that is silent may come back; all else needs somebody.
+    fn check_breaker(&mut self, breaker: &Breaker, to: &str) {
+        let reason = &breaker.reason;
+        match (breaker.cause, breaker.is_open() || breaker.is_held()) {
+            (_, false) => {}
+            (Some(Cause::Endpoint), true) => {
+                self.problem(Level::Warning, format!("{to}: does not answer ({reason}); it is probed"));
+            }
+            (Some(Cause::Operator), true) => {
+                let cure = "milestone-deliver --release goes on";
+                self.problem(Level::Warning, format!("{to}: held ({reason}); {cure}"));
+            }
+            _ => {
+                let cure = "mend it, then milestone-deliver --release";
+                self.problem(Level::Critical, format!("{to}: delivery has stopped ({reason}); {cure}"));
+            }
+        }
+    }
+
+    fn check_wait(&mut self, waiting: &Waiting, file: &str, cure: &str, to: &str) {
+        if let Some(since) = waiting.oldest_waiting_utc.filter(|it| clock::now().since(*it) > WAIT_MAX) {
+            self.problem(Level::Warning, format!("{file}: a record waits since {since} for {to}; {cure}"));
+        }
+    }
+}
+
+/// The journals that there are, in the order of the flow.
+fn journals(logs: &Logs) -> Result<Vec<Journal>> {
+    let mut names = Vec::new();
+    for folder in ["", "receive/"] {
+        let files = files_of(&logs.dir().join(folder))?;
+        let plain = files.iter().filter_map(|it| JournalName::from_file(it).ok());
+        names.extend(plain.map(|it| JournalName::internal(format!("{folder}{it}"))));
+    }
+    names.sort_by_cached_key(|it| {
+        (FLOW.iter().position(|known| *known == it.as_str()).unwrap_or(FLOW.len()), it.clone())
+    });
+    Ok(names.into_iter().map(|it| Journal::new(logs, it, queue::describe)).collect())
+}
+
+/// The names in a folder, in order; none when it is absent.
+fn files_of(dir: &Path) -> Result<Vec<String>> {
+    let failed = |it| Error::io("cannot list the folder", dir, it);
+    let entries = match fs::read_dir(dir) {
+        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.map_err(failed)?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        files.extend(entry.map_err(failed)?.file_name().into_string());
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// The queues that there are, and those that should be, since their source is.
+fn queues(journals: &[Journal]) -> Vec<JournalName> {
+    let is_there = |name: &str| journals.iter().any(|it| it.name().as_str() == name);
+    let due = SOURCES.iter().filter(|(queue, source)| is_there(source) && !is_there(queue));
+    let due = due.map(|(queue, _)| JournalName::internal(*queue));
+    let own = journals.iter().map(|it| it.name().clone()).filter(|it| it.stem().is_some());
+    due.chain(own).collect()
+}
+
+fn journal_status(journal: &Journal) -> Result<JournalStatus> {
+    let last = journal.last_line()?;
+    let time = last.map(|(_, line)| time_of(&line)).transpose().map_err(|why| {
+        Error::new(Kind::BadData, journal.name().file(), format!("the last record is damaged: {why}"))
+    })?;
+    Ok(JournalStatus {
+        journal: journal.name().file(),
+        bytes: journal.end()?,
+        last_record_utc: time.flatten(),
+    })
+}
+
+/// When a record was written, as far as it says so.
+fn time_of(line: &[u8]) -> Result<Option<Timestamp>, serde_json::Error> {
+    let record: Map<String, Value> = serde_json::from_slice(line)?;
+    let fields = ["receivedAtUtc", "dead_at", "timestampUtc", "timestamp", "updated_at", "at"];
+    let text = fields.iter().find_map(|it| record.get(*it)?.as_str());
+    Ok(text.and_then(|it| Timestamp::parse_rfc3339(it).ok()))
+}
+
+/// What lies behind `from`, and how old its first record is.
+fn waiting(journal: &Journal, from: &Position) -> Result<Waiting> {
+    let mut reader = journal.read_from(from)?;
+    let behind_bytes = reader.end().saturating_sub(from.offset);
+    let oldest_waiting_utc = match reader.next_item()? {
+        Some(Item::Line { text, .. }) => time_of(text).ok().flatten(),
+        Some(Item::Overlong { .. }) | None => None,
+    };
+    Ok(Waiting { behind_bytes, oldest_waiting_utc })
+}
+
+/// The endpoints that a queue has a delivery state for; the one without a name when there is none.
+fn endpoints(queue: &Journal) -> Result<Vec<String>> {
+    let prefix = format!("{}-state", queue.name().stem().unwrap_or_default());
+    let endpoint = |file: &String| {
+        let name = file.strip_prefix(&prefix)?.strip_suffix(".json")?;
+        if name.is_empty() { Some(String::new()) } else { name.strip_prefix('.').map(str::to_owned) }
+    };
+    let found: Vec<String> = files_of(queue.logs().dir())?.iter().filter_map(endpoint).collect();
+    Ok(if found.is_empty() { vec![String::new()] } else { found })
+}
