@@ -1,6 +1,6 @@
 //! Is this key in the journal? The answer costs the same at a thousand and at ten million records (J8).
 //!
-//! The index is a cache over a journal: a table on disk ([`table`]) for the records up to a position, and
+//! The index is a cache over a journal: a table on disk (`table`) for the records up to a position, and
 //! in memory the few that came after it. A hit is a candidate offset; the caller reads the record there
 //! before it believes it. The table takes over what is in memory when that has grown, so most one-shot
 //! calls only read it.
@@ -9,7 +9,7 @@
 //! - Used only under the journal's lock: one user at a time, and what it has seen stays true.
 //! - The table's position is written after what it covers was synced. A power cut can make it old, not wrong.
 //! - Whatever is damaged, missing or belongs to another journal is rebuilt from the journal.
-//! - Memory is bounded by [`TAIL_ENTRIES_MAX`], whatever the journal's length.
+//! - Memory is bounded by `TAIL_ENTRIES_MAX`, whatever the journal's length.
 //!
 //! Not here: what is compared when a record with the same key is found (the tool).
 

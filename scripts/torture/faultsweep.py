@@ -154,9 +154,14 @@ class Sweep:
         self.dry = {"trial": "no fault", "violations": violations}
         drop(logs)
 
-    def trials(self):
-        """Every (fault, call number)."""
-        return [(fault, at) for fault in FAULTS for at, name in enumerate(self.calls, 1) if _makes_sense(fault, name)]
+    def trials(self, seed):
+        """Every (fault, call number), in random order, the kinds of fault in turn: the rare ones find the most."""
+        chosen, ranked = random.Random(seed), []
+        for fault in FAULTS:
+            places = [at for at, name in enumerate(self.calls, 1) if _makes_sense(fault, name)]
+            chosen.shuffle(places)
+            ranked += [(turn, fault, at) for turn, at in enumerate(places)]
+        return [(fault, at) for _, fault, at in sorted(ranked)]
 
     def trial(self, item):
         """One fault, the recovery, the check."""
@@ -212,8 +217,7 @@ def sweep(scenario, scratch, jobs, report, limit=None, deep=0, seed=1, deadline=
     began, sweeps = time.monotonic(), Sweep(scenario, scratch)
     counts, states = collections.Counter(), {}
     report.add(scenario.name, sweeps.dry)
-    trials = sweeps.trials()
-    random.Random(seed).shuffle(trials)
+    trials = sweeps.trials(seed)
     of = len(trials)
     for result in in_parallel(sweeps.trial, trials[:limit], jobs, deadline, stop):
         counts[result["fault"]] += 1

@@ -266,8 +266,8 @@ impl Answer {
 /// The journals that there are, in the order of the flow.
 fn journals(logs: &Logs) -> Result<Vec<Journal>> {
     let mut names = Vec::new();
-    for folder in ["", "receive/"] {
-        let files = files_of(&logs.dir().join(folder))?;
+    for (dir, folder) in [(logs.dir().to_path_buf(), ""), (logs.dir().join("receive"), "receive/")] {
+        let files = files_of(&dir)?;
         let plain = files.iter().filter_map(|it| JournalName::from_file(it).ok());
         names.extend(plain.map(|it| JournalName::internal(format!("{folder}{it}"))));
     }

@@ -29,7 +29,7 @@ pub const VERSION: u32 = 1;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct State {
-    /// [`VERSION`].
+    /// `VERSION`.
     pub version: u32,
     /// The endpoint's name; empty for the one without a name.
     pub endpoint: String,

@@ -290,14 +290,10 @@ pub(super) fn bytes(logs: &Logs, name: &JournalName, from: u64, to: u64) -> Resu
     segments.bytes(from, to)
 }
 
-/// Whether a writer died here: the active segment has bytes beyond its mark, or the mark is one from before a
-/// rotation.
+/// Whether a writer died here: the active segment has bytes beyond its mark.
 pub(super) fn is_unsettled(logs: &Logs, name: &JournalName) -> Result<bool> {
     let mut segments = Segments::new(logs, name);
     segments.refresh()?;
-    if segments.sealed_path(segments.mark.base).exists() {
-        return Ok(true);
-    }
     let path = segments.active_path();
     match fs::metadata(&path) {
         Ok(it) => Ok(it.len() > segments.mark.length),
