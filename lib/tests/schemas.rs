@@ -261,3 +261,13 @@ fn messages_name_the_fault_and_the_cure() {
         .collect();
     assert_eq!(found, expected.map(|(name, it)| (name.to_owned(), it.to_owned())));
 }
+
+#[test]
+fn the_example_of_a_delivery_state_is_what_the_deliverer_reads_and_writes() {
+    let path =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/examples/valid/delivery-state.v1/waiting.json");
+    let text = std::fs::read_to_string(path).unwrap();
+    let state: milepost::delivery::State = serde_json::from_str(&text).unwrap();
+    let again = serde_json::to_value(&state).unwrap();
+    assert_eq!(again, serde_json::from_str::<serde_json::Value>(&text).unwrap());
+}
