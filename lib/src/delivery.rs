@@ -41,7 +41,7 @@ pub use event::{Detail, Event};
 pub use item::{Item, Route};
 pub use lanes::{LANES_MAX, Lane, LaneName, Lanes, Retry};
 pub use state::{LastAck, State};
-pub use store::{Resync, resync};
+pub use store::resync;
 
 /// How much a message matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

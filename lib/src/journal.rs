@@ -28,7 +28,7 @@ mod writer;
 
 pub use active::BATCH_BYTES_MAX;
 pub use name::JournalName;
-pub use position::{Position, fingerprint};
+pub use position::{Position, Resync, fingerprint};
 pub use quarantine::keep as keep_in_quarantine;
 pub(crate) use reader::line_before;
 pub use reader::{Item, LINE_BYTES_MAX, Lines, Reader};

@@ -17,8 +17,8 @@ use std::{
 use milepost::{
     Kind, Result, Timestamp,
     delivery::{
-        Command, Consumer, Control, Engine, LANES_MAX, Level, Outgoing, Pause, Resync, Settings, State,
-        Summary, World,
+        Command, Consumer, Control, Engine, LANES_MAX, Level, Outgoing, Pause, Settings, State, Summary,
+        World,
         backoff::Schedule,
         breaker::{Cause, Gate},
         resync,
@@ -26,7 +26,7 @@ use milepost::{
     },
     durable::Disk,
     envelope::{DeadLetter, EventEnvelope, MILESTONE_EMITTED},
-    journal::{Batch, Item, JournalName, Reader},
+    journal::{Batch, Item, JournalName, Reader, Resync},
     logs::Logs,
 };
 use serde_json::{Value, json};

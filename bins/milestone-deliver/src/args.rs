@@ -5,7 +5,8 @@ use std::{path::PathBuf, str::FromStr};
 use argh::{ArgsInfo, FromArgs};
 use milepost::{
     Error, Kind, Result,
-    delivery::{Order, Resync, backoff::Schedule, verdict::AckMode},
+    delivery::{Order, backoff::Schedule, verdict::AckMode},
+    journal::Resync,
     units::{DurationArg, Size},
 };
 

@@ -1,9 +1,9 @@
 //! The command line of milestone-queue.
 
-use std::{path::PathBuf, str::FromStr};
+use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
-use milepost::{Error, Kind, Result, units::Size};
+use milepost::{Error, Kind, Result, journal::Resync, units::Size};
 
 /// Put what is new in a journal into a delivery queue, each event once.
 ///
@@ -60,29 +60,6 @@ pub struct Args {
     /// say nothing about success; errors stay
     #[argh(switch, short = 'q')]
     pub quiet: bool,
-}
-
-/// What `--resync` asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resync {
-    Start,
-    End,
-    Offset(u64),
-}
-
-impl FromStr for Resync {
-    type Err = String;
-
-    fn from_str(word: &str) -> Result<Resync, String> {
-        match word {
-            "start" => Ok(Resync::Start),
-            "end" => Ok(Resync::End),
-            digits => digits
-                .parse()
-                .map(Resync::Offset)
-                .map_err(|_| "is not start, end or an offset in bytes".to_owned()),
-        }
-    }
 }
 
 impl Args {

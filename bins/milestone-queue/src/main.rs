@@ -86,19 +86,8 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
 
 /// `--from-now` and `--resync`: where to begin.
 fn position(args: &Args, source: &Journal, queue: &Journal, out: &mut Output) -> Result<()> {
-    if let Some(resync) = &args.resync {
-        if let Err(error) = source.settle_if_needed().and_then(|()| source.write().map(drop)) {
-            if error.kind() != Kind::BadData {
-                return Err(error);
-            }
-            source.accept_as_it_is()?;
-        }
-        let offset = match resync {
-            args::Resync::Start => 0,
-            args::Resync::End => source.end()?,
-            args::Resync::Offset(offset) => *offset,
-        };
-        return enqueue::resync(source, queue, source.position_chosen(offset)?);
+    if let Some(to) = args.resync {
+        return enqueue::resync(source, queue, source.resync_position(to)?);
     }
     if args.from_now {
         source.settle_if_needed()?;

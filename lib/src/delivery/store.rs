@@ -15,8 +15,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
-    str::FromStr,
     time::Duration,
 };
 
@@ -31,7 +29,7 @@ use crate::{
     Error, Kind, Result, Timestamp,
     audit::{self, Outcome},
     envelope::DeadLetter,
-    journal::{Batch, Item as Found, Journal, JournalName, Position, Reader},
+    journal::{Batch, Item as Found, Journal, JournalName, Position, Reader, Resync},
     logs::Logs,
     state_file::{self, Loaded},
 };
@@ -326,58 +324,12 @@ fn recount(consumer: &Consumer, state: &mut State) -> Result<()> {
     Ok(())
 }
 
-/// Where a consumer is set to (`--resync`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Resync {
-    /// The beginning of the queue: everything is sent again.
-    Start,
-    /// Its end: what waits is passed over.
-    End,
-    /// The end of a line.
-    Offset(u64),
-}
-
-impl FromStr for Resync {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Resync, String> {
-        match text {
-            "start" => Ok(Resync::Start),
-            "end" => Ok(Resync::End),
-            _ => match text.parse() {
-                Ok(offset) => Ok(Resync::Offset(offset)),
-                Err(_) => Err("is neither start nor end nor an offset in bytes".to_owned()),
-            },
-        }
-    }
-}
-
-impl fmt::Display for Resync {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Resync::Start => f.write_str("start"),
-            Resync::End => f.write_str("end"),
-            Resync::Offset(offset) => write!(f, "{offset}"),
-        }
-    }
-}
-
 /// Sets the consumer to a place in the queue as the queue is now, audited. The caller holds the instance lock.
 /// Returns the logical offset.
 pub fn resync(consumer: &Consumer, to: Resync, now: Timestamp) -> Result<u64> {
     let queue = consumer.queue();
-    if let Err(error) = queue.write() {
-        if error.kind() != Kind::BadData {
-            return Err(error);
-        }
-        queue.accept_as_it_is()?;
-    }
+    let cursor = queue.resync_position(to)?.offset;
     let (mut store, mut state, _) = Store::open_as(consumer, false)?;
-    let cursor = match to {
-        Resync::Start => 0,
-        Resync::End => queue.end()?,
-        Resync::Offset(offset) => queue.position_chosen(offset)?.offset,
-    };
     let event = Event::Resync(ResyncDetail {
         queue: queue.name().as_str().to_owned(),
         endpoint: consumer.endpoint().to_owned(),

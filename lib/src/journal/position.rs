@@ -4,7 +4,7 @@
 //! - An offset is 0 or just after a newline, never inside a record.
 //! - The fingerprint is of the line before the offset, by content: inodes are reused, contents are not.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -36,5 +36,41 @@ pub fn fingerprint(line: &[u8]) -> String {
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "offset {}", self.offset)
+    }
+}
+
+/// Where a consumer is set to (`--resync`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resync {
+    /// The beginning of the journal: everything is read again.
+    Start,
+    /// Its end: what waits is passed over.
+    End,
+    /// The start of a line, in bytes since the journal began.
+    Offset(u64),
+}
+
+impl FromStr for Resync {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Resync, String> {
+        match text {
+            "start" => Ok(Resync::Start),
+            "end" => Ok(Resync::End),
+            _ => match text.parse() {
+                Ok(offset) => Ok(Resync::Offset(offset)),
+                Err(_) => Err("is neither start nor end nor an offset in bytes".to_owned()),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Resync {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Resync::Start => f.write_str("start"),
+            Resync::End => f.write_str("end"),
+            Resync::Offset(offset) => write!(f, "{offset}"),
+        }
     }
 }

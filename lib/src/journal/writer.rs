@@ -11,7 +11,7 @@
 
 use serde_json::json;
 
-use super::{JournalName, Lines, Position, Reader, active::Active, reader};
+use super::{JournalName, Lines, Position, Reader, Resync, active::Active, reader};
 use crate::{
     Error, Kind, Result,
     audit::{self, Action, Draft, Outcome},
@@ -97,6 +97,21 @@ impl Journal {
     /// The bytes between two offsets below the mark, for what is no record.
     pub fn bytes(&self, from: u64, to: u64) -> Result<Vec<u8>> {
         reader::bytes(&self.logs, &self.name, from, to)
+    }
+
+    /// The position that `--resync` asks for; a journal that is not the one that was written is taken as it is.
+    pub fn resync_position(&self, to: Resync) -> Result<Position> {
+        if let Err(error) = self.write() {
+            if error.kind() != Kind::BadData {
+                return Err(error);
+            }
+            self.accept_as_it_is()?;
+        }
+        match to {
+            Resync::Start => self.position_chosen(0),
+            Resync::End => self.position_chosen(self.end()?),
+            Resync::Offset(offset) => self.position_chosen(offset),
+        }
     }
 
     /// The position at `offset` of a person's choice.
