@@ -25,6 +25,7 @@ mod engine;
 mod event;
 mod item;
 mod lanes;
+mod settled;
 mod state;
 mod store;
 pub mod verdict;
@@ -40,6 +41,7 @@ pub use engine::{Engine, Order, Outgoing, Pause, Settings, Summary, World, outlo
 pub use event::{Detail, Event};
 pub use item::{Item, Route};
 pub use lanes::{LANES_MAX, Lane, LaneName, Lanes, Retry};
+pub use settled::{Settled, acknowledged_between};
 pub use state::{LastAck, State};
 pub use store::resync;
 
