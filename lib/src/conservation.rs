@@ -31,12 +31,15 @@ mod folder;
 mod scan;
 mod walk;
 
-use std::{collections::BTreeMap, thread};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    thread,
+};
 
 use serde::Serialize;
 
 use self::{
-    book::Book,
+    book::{Book, Contents},
     finding::Findings,
     flow::{Endpoint, Flow},
     walk::Walk,
@@ -118,8 +121,11 @@ fn look(logs: &Logs) -> Result<(Report, Findings)> {
     let mut flows = flows(logs, &names)?;
     // Who refers comes before what it refers to, since nothing that is there goes away.
     let mut in_order: Vec<_> = names.iter().collect();
-    in_order
-        .sort_by_key(|it| (it.stem().is_some(), flows.iter().any(|flow| flow.source.as_ref() == Some(*it))));
+    in_order.sort_by_key(|it| match Contents::of(it) {
+        Contents::Source => 2,
+        Contents::Queue => 1,
+        _ => 0,
+    });
     let mut extents = Vec::new();
     for name in in_order {
         let extent = Extent::of(logs, name)?;
@@ -131,9 +137,8 @@ fn look(logs: &Logs) -> Result<(Report, Findings)> {
 
     let mut books = read_all(logs, extents, &mut findings)?;
     for flow in &mut flows {
-        let place = |name: &JournalName| books.iter().position(|it| it.name == *name);
-        flow.book = place(&flow.queue);
-        flow.source_book = flow.source.as_ref().and_then(place);
+        flow.book = books.iter().position(|it| it.name == flow.queue);
+        flow.source_book = books.iter().position(|it| Some(&it.name) == flow.source.as_ref());
         let entries = flow.book.map_or(0, |it| books[it].entries.len());
         for endpoint in &mut flow.endpoints {
             *endpoint = Endpoint::new(&endpoint.name, endpoint.state.take(), entries);
@@ -179,10 +184,9 @@ fn look(logs: &Logs) -> Result<(Report, Findings)> {
 }
 
 /// The queues, with what their state files say.
-fn flows(logs: &Logs, names: &std::collections::BTreeSet<JournalName>) -> Result<Vec<Flow>> {
+fn flows(logs: &Logs, names: &BTreeSet<JournalName>) -> Result<Vec<Flow>> {
     let due = names.iter().filter_map(folder::queue_of);
-    let queues: std::collections::BTreeSet<_> =
-        names.iter().filter(|it| it.stem().is_some()).cloned().chain(due).collect();
+    let queues: BTreeSet<_> = names.iter().filter(|it| it.stem().is_some()).cloned().chain(due).collect();
     let mut flows = Vec::new();
     for queue in queues {
         let start = queue::start_of(logs, &queue);

@@ -43,7 +43,7 @@ pub(super) enum Contents {
 }
 
 impl Contents {
-    fn of(name: &JournalName) -> Contents {
+    pub fn of(name: &JournalName) -> Contents {
         match name.as_str() {
             "receive/feed" => Contents::Feed,
             "receive/events" => Contents::Events,

@@ -31,6 +31,9 @@ macro_rules! kinds {
         pub enum FindingKind { $($(#[$doc])* $kind),+ }
 
         impl FindingKind {
+            /// All of them.
+            pub const ALL: &[FindingKind] = &[$(FindingKind::$kind),+];
+
             /// What to do about it.
             fn cure(self) -> &'static str {
                 match self { $(FindingKind::$kind => $cure),+ }

@@ -290,30 +290,29 @@ impl Flow {
         for same in keys.chunk_by(|a, b| a.0 == b.0) {
             let Some(queue) = queue else { break };
             let is_for = |at: &usize| queue.addressed_at(*at).is_none_or(|it| it.endpoint == endpoint.name);
-            let places = same.iter().map(|it| it.1 as usize).filter(|it| *it < queue.believed);
-            let Some(last) = places.filter(is_for).max() else { continue };
+            let Some(at) = same.iter().map(|it| it.1 as usize).filter(is_for).max() else { continue };
             balance.queued += 1;
             balance.emitted += 1;
-            let sum = match endpoint.fates[last] {
+            let sum = match endpoint.fates[at] {
                 Fate::Acknowledged => &mut balance.acknowledged,
                 Fate::Dead => &mut balance.dead_lettered,
                 Fate::Discarded => &mut balance.discarded,
                 Fate::PassedOver => &mut balance.passed_over,
-                Fate::Open if lost[last] => &mut balance.lost,
+                Fate::Open if lost[at] => &mut balance.lost,
                 Fate::Open => &mut balance.pending,
             };
             *sum += 1;
         }
         let position = self.position_now(books);
         let Some(source) = source else { return balance };
-        let mut last = 0;
+        let mut before = 0;
         for (key, at) in source.by_key() {
             let entry = &source.entries[*at as usize];
             let is_queued = keys.binary_search_by_key(key, |it| it.0).is_ok();
-            if is_queued || *at as usize >= source.believed || *key == last {
+            if is_queued || *at as usize >= source.believed || *key == before {
                 continue;
             }
-            last = *key;
+            before = *key;
             balance.emitted += 1;
             let sum = if self.is_skipped(entry.end()) {
                 &mut balance.passed_over

@@ -240,9 +240,24 @@ impl<'w> Walk<'w> {
             self.told_of(name).add(finding);
         }
         if let Some(position) = position {
+            self.learn_source(at, detail);
             for flow in self.flows.iter_mut().filter(|it| it.book == Some(at)) {
                 flow.position = position;
                 flow.told_to = flow.told_to.max(to.unwrap_or(from + 1));
+            }
+        }
+    }
+
+    /// From which journal a queue is filled: the audit of each batch names it. One that comes from another journal
+    /// than those before cannot be compared with the same one.
+    fn learn_source(&mut self, queue: usize, detail: &Detail<'_>) {
+        let Some(source) = &detail.source else { return };
+        let source_book = self.book(source);
+        for flow in self.flows.iter_mut().filter(|it| it.book == Some(queue)) {
+            if flow.source.as_ref().is_none_or(|it| it.as_str() != source) {
+                flow.source = Some(JournalName::internal(source.as_ref()));
+                flow.source_book = source_book;
+                flow.sourced_from = flow.told_to;
             }
         }
     }

@@ -218,7 +218,7 @@ pub fn segments(logs: &Path, name: &str) -> Vec<PathBuf> {
         .map(|it| it.unwrap().path())
         .filter(|it| {
             let file = it.file_name().unwrap().to_str().unwrap();
-            file.strip_prefix(&own).is_some_and(|it| it.len() == 27 && it.ends_with(".jsonl"))
+            file.strip_prefix(&own).is_some_and(|it| it.len() == 27 && it.starts_with('.'))
         })
         .collect();
     files.sort();

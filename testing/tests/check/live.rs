@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// How often everything is killed.
-const ROUNDS: u32 = 8;
+const ROUNDS: u32 = 6;
 /// Events of a round.
-const EVENTS: u32 = 60;
+const EVENTS: u32 = 42;
 
 fn start(scratch: &Scratch, tool: &str, args: &[&str]) -> Child {
     scratch
@@ -189,4 +189,28 @@ fn a_source_that_was_cut_is_broken_until_somebody_takes_it_as_it_is() {
     emit(&folder, (0..3).map(|it| format!("new{it}"))).exits(0);
     enqueue(&folder, &[]);
     report(&folder, 0);
+}
+
+#[test]
+fn a_queue_of_ones_own_is_compared_with_the_source_that_the_audit_names() {
+    let folder = scratch();
+    emit(&folder, (0..3).map(|it| format!("m{it}"))).exits(0);
+    enqueue(&folder, &["--queue", "extra-queue.jsonl"]);
+    let report = report(&folder, 0);
+    let queues: Vec<_> = report["queues"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| {
+            (it["queue"].as_str().unwrap(), it["source"].as_str().unwrap(), &it["endpoints"][0]["queued"])
+        })
+        .collect();
+    let (some, none) = (serde_json::json!(3), serde_json::json!(0));
+    assert_eq!(
+        queues,
+        [
+            ("extra-queue.jsonl", "milestones.jsonl", &some),
+            ("milestone-delivery-queue.jsonl", "milestones.jsonl", &none)
+        ]
+    );
 }

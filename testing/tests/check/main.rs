@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 #![expect(clippy::disallowed_methods, reason = "a test damages files itself")]
 
+mod by_design;
+mod by_hand;
 mod folder;
 mod live;
 mod plants;
@@ -15,7 +17,13 @@ fn check(scratch: &Scratch, args: &[&str]) -> Run {
 }
 
 fn report(scratch: &Scratch, code: i32) -> Value {
-    check(scratch, &["--json"]).exits(code).results().remove(0)
+    let report = check(scratch, &["--json"]).exits(code).results().remove(0);
+    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/check-report.v1.json");
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(schema).unwrap()).unwrap();
+    let faults: Vec<_> =
+        jsonschema::validator_for(&schema).unwrap().iter_errors(&report).map(|it| it.to_string()).collect();
+    assert!(faults.is_empty(), "{faults:?}");
+    report
 }
 
 #[test]
