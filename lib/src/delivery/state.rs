@@ -113,6 +113,14 @@ impl State {
         self.last_ack.as_ref().map_or(0, |it| it.count)
     }
 
+    /// Whether the item at this offset is still to be sent, by what this state knows.
+    pub fn owes(&self, scope: Option<&str>, key: &str, offset: u64) -> bool {
+        if self.cursor.ahead.contains(&offset) {
+            return false;
+        }
+        offset >= self.cursor.offset || self.retries.covering(scope, key, offset).is_some()
+    }
+
     /// The retry of the item at this offset, if it waits for one.
     pub fn retry_of(&self, scope: Option<&str>, key: &str, offset: u64) -> Option<&Retry> {
         let name = self.retries.covering(scope, key, offset)?;
