@@ -115,7 +115,7 @@ impl State {
 
     /// Whether the item at this offset is still to be sent, by what this state knows.
     pub fn owes(&self, scope: Option<&str>, key: &str, offset: u64) -> bool {
-        if self.cursor.ahead.contains(&offset) {
+        if self.cursor.has_settled(offset) {
             return false;
         }
         offset >= self.cursor.offset || self.retries.covering(scope, key, offset).is_some()
