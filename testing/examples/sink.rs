@@ -1,9 +1,10 @@
 //! A receiver that keeps nothing: it answers every request with the contract's acknowledgement as fast as it can.
 //!
 //! For measuring a sender: what it does not need itself is left to the sender. Prints the address that it listens
-//! on, and when its input ends, how many requests and items it took.
+//! on, and in the end how many items came in how many requests, and in what time from the first one on.
 //!
-//! usage: sink [BATCH]
+//! usage: sink COUNT [BATCH]
+//!   COUNT   how many items are waited for
 //!   BATCH   how many items a batch may have; without it the sink takes none
 #![expect(
     clippy::print_stdout,
@@ -15,31 +16,41 @@
 use std::{
     io::{Read, Write},
     net::{TcpListener, TcpStream},
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc,
+    },
     thread,
+    time::Instant,
 };
 
 use serde_json::Value;
 
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 static ITEMS: AtomicU64 = AtomicU64::new(0);
+static FIRST: OnceLock<Instant> = OnceLock::new();
 
 fn main() {
-    let batch: Option<u32> = std::env::args().nth(1).map(|it| it.parse().unwrap());
+    let mut args = std::env::args().skip(1);
+    let count: u64 = args.next().expect("usage: sink COUNT [BATCH]").parse().unwrap();
+    let batch: Option<u32> = args.next().map(|it| it.parse().unwrap());
     let header = batch.map_or(String::new(), |it| format!("x-milestone-batch: {it}\r\n"));
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     println!("http://{}", listener.local_addr().unwrap());
+    let (done, is_done) = mpsc::channel();
     thread::spawn(move || {
         for stream in listener.incoming() {
-            let header = header.clone();
-            thread::spawn(move || serve(stream.unwrap(), &header));
+            let (header, done) = (header.clone(), done.clone());
+            thread::spawn(move || serve(stream.unwrap(), &header, count, &done));
         }
     });
-    std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
-    println!("{} requests, {} items", REQUESTS.load(Relaxed), ITEMS.load(Relaxed));
+    is_done.recv().unwrap();
+    let seconds = FIRST.get().unwrap().elapsed().as_secs_f64();
+    println!("{} items in {} requests and {seconds:.3} s", ITEMS.load(Relaxed), REQUESTS.load(Relaxed));
 }
 
-fn serve(mut stream: TcpStream, header: &str) {
+fn serve(mut stream: TcpStream, header: &str, count: u64, done: &mpsc::Sender<()>) {
     stream.set_nodelay(true).unwrap();
     let mut bytes = Vec::with_capacity(64 << 10);
     let mut chunk = vec![0; 64 << 10];
@@ -56,6 +67,7 @@ fn serve(mut stream: TcpStream, header: &str) {
                 Ok(read) => bytes.extend_from_slice(&chunk[..read]),
             }
         };
+        FIRST.get_or_init(Instant::now);
         let body = answer(&bytes[start..start + length]);
         bytes.drain(..start + length);
         let head = format!(
@@ -65,6 +77,9 @@ fn serve(mut stream: TcpStream, header: &str) {
         REQUESTS.fetch_add(1, Relaxed);
         if stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).is_err() {
             return;
+        }
+        if ITEMS.load(Relaxed) >= count {
+            done.send(()).unwrap();
         }
     }
 }

@@ -71,15 +71,10 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     let url = target.url(Route::Milestones).to_owned();
     let connections = Connections::new(&args, target, post::signer(&args)?);
     let wires = connections.clone();
-    let couriers = Couriers::new(args.concurrency, args.ack.0, Box::new(move || Box::new(wires.connect())));
-    let mut outside = Outside {
-        connections,
-        couriers,
-        out,
-        args: &args,
-        stop: cli::shutdown_flag()?,
-        reload: cli::reload_flag()?,
-    };
+    let stop = cli::shutdown_flag()?;
+    let connect = Box::new(move || -> Box<dyn Wire> { Box::new(wires.connect()) });
+    let couriers = Couriers::new(args.concurrency, args.ack.0, Arc::clone(&stop), connect);
+    let mut outside = Outside { connections, couriers, out, args: &args, stop, reload: cli::reload_flag()? };
     if args.ping {
         return Ok(ping(&args, &url, &mut outside));
     }

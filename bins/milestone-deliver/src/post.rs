@@ -34,6 +34,7 @@ use ureq::{
     tls::{RootCerts, TlsConfig},
     unversioned::transport::{
         Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, TcpConnector, Transport,
+        time::Duration::Exact,
     },
 };
 
@@ -51,6 +52,8 @@ const HEADER_BYTES_MAX: usize = 16 << 10;
 const ANSWER_BYTES_MAX: u64 = 256 << 10;
 /// So much more for each item of a batch.
 const ITEM_BYTES_MAX: u64 = 2 << 10;
+/// So many different time limits a socket is given: setting one costs a system call, and most requests are quick.
+const TIMEOUT_STEPS: u32 = 64;
 /// The most time that connecting may take of the whole.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
@@ -61,6 +64,8 @@ pub struct Connections {
     target: Arc<Target>,
     signer: Arc<RwLock<Arc<Signer>>>,
     lookup: Lookup,
+    /// Time limits of the socket are multiples of this.
+    step: Duration,
 }
 
 /// One connection to the endpoint, kept open between attempts.
@@ -102,6 +107,7 @@ impl Connections {
             target: Arc::new(target),
             signer: Arc::new(RwLock::new(Arc::new(signer))),
             lookup: Lookup::new(rules),
+            step: (timeout / TIMEOUT_STEPS).max(Duration::from_millis(1)),
         }
     }
 
@@ -120,7 +126,7 @@ impl Connections {
         let connector =
             ().chain(TcpConnector::default())
                 .chain(RustlsConnector::default())
-                .chain(Counting { traffic: Arc::clone(&traffic) });
+                .chain(Counting { traffic: Arc::clone(&traffic), step: self.step });
         let agent = Agent::with_parts(self.config.clone(), connector, self.lookup.clone());
         Post { agent, common: self.clone(), traffic }
     }
@@ -264,6 +270,7 @@ fn is_timeout(error: &ureq::Error) -> bool {
 #[derive(Debug)]
 struct Counting {
     traffic: Arc<Traffic>,
+    step: Duration,
 }
 
 impl<In: Transport> Connector<In> for Counting {
@@ -272,7 +279,8 @@ impl<In: Transport> Connector<In> for Counting {
     fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, ureq::Error> {
         let Some(inner) = chained else { return Ok(None) };
         self.traffic.has_connected.store(true, Relaxed);
-        Ok(Some(Counted { inner, traffic: Arc::clone(&self.traffic) }))
+        let traffic = Arc::clone(&self.traffic);
+        Ok(Some(Counted { inner, traffic, step: self.step, is_broken: false }))
     }
 }
 
@@ -280,6 +288,20 @@ impl<In: Transport> Connector<In> for Counting {
 struct Counted<In> {
     inner: In,
     traffic: Arc<Traffic>,
+    step: Duration,
+    is_broken: bool,
+}
+
+impl<In> Counted<In> {
+    /// The time limit, rounded up to a multiple of the step, so that most are the one that the socket has.
+    fn rounded(&self, timeout: NextTimeout) -> NextTimeout {
+        let Exact(left) = timeout.after else { return timeout };
+        let steps = u32::try_from(left.as_nanos().div_ceil(self.step.as_nanos())).unwrap_or(u32::MAX);
+        match self.step.checked_mul(steps) {
+            Some(rounded) if !left.is_zero() => NextTimeout { after: Exact(rounded), ..timeout },
+            _ => timeout,
+        }
+    }
 }
 
 impl<In: Transport> Transport for Counted<In> {
@@ -288,12 +310,16 @@ impl<In: Transport> Transport for Counted<In> {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.inner.transmit_output(amount, timeout)
+        let sent = self.inner.transmit_output(amount, self.rounded(timeout));
+        self.is_broken |= sent.is_err();
+        sent
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
         let before = self.inner.buffers().input().len();
-        let progress = self.inner.await_input(timeout)?;
+        let timeout = self.rounded(timeout);
+        let progress = self.inner.await_input(timeout).inspect_err(|_| self.is_broken = true)?;
+        self.is_broken |= !progress;
         let more = self.inner.buffers().input().len().saturating_sub(before) as u64;
         let most = self.traffic.most.load(Relaxed);
         if self.traffic.received.fetch_add(more, Relaxed) + more > most {
@@ -302,8 +328,10 @@ impl<In: Transport> Transport for Counted<In> {
         Ok(progress)
     }
 
+    /// Without asking the system, which takes six calls a request: one that the other side has closed meanwhile
+    /// is found out by using it, and then the request is made once more over a new one.
     fn is_open(&mut self) -> bool {
-        self.inner.is_open()
+        !self.is_broken
     }
 
     fn is_tls(&self) -> bool {

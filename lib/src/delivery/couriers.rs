@@ -14,7 +14,10 @@ use std::{
     collections::VecDeque,
     fmt,
     panic::{self, AssertUnwindSafe},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -36,6 +39,7 @@ pub struct Couriers {
     shared: Arc<Shared>,
     connect: Box<dyn Fn() -> Box<dyn Wire>>,
     ack: AckMode,
+    stop: Arc<AtomicBool>,
     threads: usize,
     threads_max: usize,
 }
@@ -75,11 +79,17 @@ impl Desk {
 }
 
 impl Couriers {
-    /// Up to `threads_max` couriers, each with its own connection; none is started before it is needed.
-    pub fn new(threads_max: usize, ack: AckMode, connect: Box<dyn Fn() -> Box<dyn Wire>>) -> Couriers {
+    /// Up to `threads_max` couriers, each with its own connection; none is started before it is needed. Once `stop`
+    /// is set, none of them begins another request.
+    pub fn new(
+        threads_max: usize,
+        ack: AckMode,
+        stop: Arc<AtomicBool>,
+        connect: Box<dyn Fn() -> Box<dyn Wire>>,
+    ) -> Couriers {
         let shared =
             Shared { desk: Mutex::default(), has_work: Condvar::new(), has_returned: Condvar::new() };
-        Couriers { shared: Arc::new(shared), connect, ack, threads: 0, threads_max }
+        Couriers { shared: Arc::new(shared), connect, ack, stop, threads: 0, threads_max }
     }
 
     /// Hands a run over.
@@ -92,8 +102,13 @@ impl Couriers {
         if desk.runs.len() > desk.idle && self.threads < self.threads_max {
             let number = desk.begun.len();
             desk.begun.push(VecDeque::new());
-            let courier =
-                Courier { shared: Arc::clone(&self.shared), wire: (self.connect)(), ack: self.ack, number };
+            let courier = Courier {
+                shared: Arc::clone(&self.shared),
+                wire: (self.connect)(),
+                ack: self.ack,
+                stop: Arc::clone(&self.stop),
+                number,
+            };
             match thread::Builder::new().name("courier".into()).spawn(move || courier.work()) {
                 Ok(_) => self.threads += 1,
                 Err(_) if self.threads > 0 => self.threads_max = self.threads,
@@ -148,6 +163,7 @@ struct Courier {
     shared: Arc<Shared>,
     wire: Box<dyn Wire>,
     ack: AckMode,
+    stop: Arc<AtomicBool>,
     number: usize,
 }
 
@@ -167,6 +183,10 @@ impl Courier {
     fn next(&self) -> Option<Outgoing> {
         let mut desk = self.shared.desk();
         loop {
+            if self.stop.load(SeqCst) {
+                desk.recall();
+                self.shared.has_returned.notify_one();
+            }
             if let Some(it) = desk.begun.get_mut(self.number).and_then(VecDeque::pop_front) {
                 return Some(it);
             }
