@@ -44,21 +44,22 @@ apt_get() {
   DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends "$@" >/dev/null
 }
 
-# Makes sure that packages of PyPI are there, for tests: "need_pypi NAME==VERSION". They lie in an environment of their
-# own in the build folder, where `milepost_testing::python` finds it; so call need_rust first.
+# Makes sure that a package of PyPI is there, for tests: "need_pypi NAME VERSION". It lies in an environment of its own
+# in the build folder, where `milepost_testing::python` finds it; so call need_rust first.
 need_pypi() {
-  local place=${CARGO_TARGET_DIR:-$ROOT/target}/python
-  if [ "$(cat "$place/installed" 2>/dev/null)" = "$*" ] && "$place/bin/python" -c '' 2>/dev/null; then
-    return
-  fi
+  local name=$1 version=$2
+  local dir=${CARGO_TARGET_DIR:-$ROOT/target}/python/$name-$version
+  [ ! -e "$dir/installed" ] || return 0
   need python3
   # Debian has a part of it in a package of its own.
   python3 -c 'import ensurepip' 2>/dev/null || install_packages python3-venv
-  say "installing $* from PyPI into $place"
-  rm -rf "$place"
-  python3 -m venv "$place" || die "cannot make a Python environment in $place"
-  "$place/bin/python" -m pip install --quiet --disable-pip-version-check "$@" || die "cannot install from PyPI: $*"
-  printf '%s' "$*" >"$place/installed"
+  say "installing $name $version from PyPI"
+  rm -rf "$dir"
+  if ! { python3 -m venv "$dir" && "$dir/bin/python" -m pip install --quiet --disable-pip-version-check "$name==$version"; }; then
+    rm -rf "$dir"
+    die "cannot install $name from PyPI"
+  fi
+  : >"$dir/installed"
 }
 
 # Makes sure that Rust is there, of the version that rust-toolchain.toml names (rustup fetches it if need be),

@@ -189,13 +189,21 @@ pub fn tool_path(tool: &str) -> PathBuf {
     path
 }
 
-/// The Python that has the packages which tests need; scripts/test makes its environment.
-pub fn python() -> PathBuf {
+/// The Python that has this package of `PyPI`, in an environment that scripts/test makes in the build folder.
+///
+/// # Panics
+/// When there is none, with how to get it.
+pub fn python(package: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let found = test.ancestors().map(|it| it.join("python/bin/python")).find(|it| it.exists());
-    found.expect(
-        "there is no python/ in the build folder; scripts/test makes it, by need_pypi of scripts/lib.sh",
-    )
+    let environments = test.ancestors().filter_map(|it| fs::read_dir(it.join("python")).ok()).flatten();
+    let found = environments
+        .map(|it| it.unwrap())
+        .filter(|it| it.file_name().to_string_lossy().starts_with(&format!("{package}-")))
+        .map(|it| it.path().join("bin/python"))
+        .find(|it| it.exists());
+    found.unwrap_or_else(|| {
+        panic!("no Python environment has {package}; scripts/test makes it (need_pypi of scripts/lib.sh)")
+    })
 }
 
 /// A valid milestone with this id.

@@ -22,7 +22,7 @@ const PLAIN: &str = "correct horse battery staple";
 
 /// What the library says of each sample, in order.
 fn verified(samples: &[Value]) -> Vec<String> {
-    let mut child = Command::new(python())
+    let mut child = Command::new(python("standardwebhooks"))
         .arg(VERIFIER)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
