@@ -51,8 +51,14 @@ impl Default for Schedule {
 impl Schedule {
     /// How long to wait after try number `tries` (from 1) of the item with this key failed.
     pub fn delay(&self, key: &str, tries: u32, retry_after: Option<Duration>) -> Duration {
+        let (scheduled, jitter) = self.parts(key, tries);
+        longer(scheduled + jitter, retry_after)
+    }
+
+    /// What [`Schedule::delay`] is made of: what the schedule says, and the jitter that key and try give.
+    pub fn parts(&self, key: &str, tries: u32) -> (Duration, Duration) {
         let scheduled = grown(self.base, tries, self.cap);
-        longer(scheduled + jitter(scheduled, key, tries), retry_after)
+        (scheduled, jitter(scheduled, key, tries))
     }
 
     /// How long to wait after probe number `probes` (from 1; 0 is the opening itself) of an endpoint failed.
