@@ -23,7 +23,7 @@ mod trace;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-pub use self::outlook::{Blocking, Delay, Delivery, Fate, Next, Wait};
+pub use self::outlook::{Blocking, Delay, DelayBy, Delivery, Fate, Next, Wait};
 use self::trace::Trace;
 use crate::{Result, Timestamp, identity, logs::Logs};
 

@@ -87,6 +87,20 @@ fn jitter(delay: Duration, key: &str, tries: u32) -> Duration {
     Duration::from_millis(room.saturating_mul(fraction) >> 32)
 }
 
+/// The scheduled delay that, with the jitter of this key and try, makes `delay`.
+pub fn scheduled_of(key: &str, tries: u32, delay: Duration) -> Option<Duration> {
+    // The jitter is at most a quarter, so it lies between four fifths of the delay and all of it, and grows with it.
+    let whole = u64::try_from(delay.as_millis()).ok()?;
+    let (mut low, mut high) = (whole / 5 * 4, whole);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let scheduled = Duration::from_millis(middle);
+        if scheduled + jitter(scheduled, key, tries) < delay { low = middle + 1 } else { high = middle }
+    }
+    let scheduled = Duration::from_millis(low);
+    (scheduled + jitter(scheduled, key, tries) == delay).then_some(scheduled)
+}
+
 /// What `Retry-After` asks for: seconds, or a date, compared with the answer's own `Date` where it has one,
 /// since that is the same clock. A date that is past asks for nothing.
 pub fn retry_after(header: &str, date: Option<&str>, now: Timestamp) -> Option<Duration> {
@@ -136,6 +150,19 @@ mod tests {
         let schedule = Schedule::default();
         assert_eq!(schedule.delay("a", 3, None), schedule.delay("a", 3, None));
         assert_ne!(schedule.delay("a", 3, None), schedule.delay("b", 3, None));
+    }
+
+    #[test]
+    fn the_schedule_shows_in_a_delay_whatever_flags_made_it() {
+        for (base, tries) in [(5, 1), (90, 1), (90, 4), (7, 3)] {
+            let schedule = Schedule { base: Duration::from_secs(base), ..Schedule::default() };
+            let (scheduled, jitter) = schedule.parts("milestone:a", tries);
+            assert_eq!(
+                scheduled_of("milestone:a", tries, scheduled + jitter),
+                Some(scheduled),
+                "{base} {tries}"
+            );
+        }
     }
 
     #[test]

@@ -15,7 +15,11 @@ use super::{
 };
 use crate::{
     Result, Timestamp,
-    delivery::{Consumer, Event, LANES_MAX, LaneName, State, backoff::Schedule, breaker::Breaker},
+    delivery::{
+        Consumer, Event, LANES_MAX, LaneName, State,
+        backoff::{self, Schedule},
+        breaker::Breaker,
+    },
     inventory,
     journal::JournalName,
     logs::Logs,
@@ -125,19 +129,31 @@ pub enum Wait {
 }
 
 /// How a delay was made.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Delay {
     /// The delay that counts, in milliseconds.
     pub delay_ms: u64,
-    /// What the default schedule says for this try.
+    /// Who made it.
+    pub by: DelayBy,
+    /// What the schedule says for this try; that of the defaults when the server asked for more.
     pub scheduled_ms: u64,
     /// What jitter adds to that: a fraction of a quarter of it.
     pub jitter_ms: u64,
-    /// The fraction is made of SHA-256 of this.
+    /// The fraction is the first 32 bits of SHA-256 of this text.
     pub jitter_of: String,
-    /// Whether the two make the delay; else the server asked for more (`Retry-After`), or flags set another schedule.
-    pub is_default: bool,
+}
+
+/// Who made a delay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DelayBy {
+    /// The schedule, as it is without flags.
+    Default,
+    /// The schedule as flags have set it (`--backoff-base`, `--backoff-cap`).
+    Flags,
+    /// The endpoint (`Retry-After`).
+    Server,
 }
 
 /// The event that stands before another one of its scope.
@@ -287,20 +303,13 @@ fn next(
     }
     if let Some(retry) = state.retry_of(scope, &trace.key, record.offset) {
         let schedule = Schedule::default();
-        let (scheduled, jitter) = schedule.parts(&trace.key, retry.tries);
         next.attempts = retry.attempts;
         next.tries = retry.tries;
         next.first_try_utc = Some(retry.first);
         next.too_old_utc = Some(retry.first.plus(schedule.age_max));
         next.own_fault = retry.is_own;
         next.due_utc = Some(retry.due);
-        next.delay = Some(Delay {
-            delay_ms: millis(retry.delay),
-            scheduled_ms: millis(scheduled),
-            jitter_ms: millis(jitter),
-            jitter_of: format!("{}:{}", trace.key, retry.tries),
-            is_default: retry.delay == scheduled + jitter,
-        });
+        next.delay = Some(delay_of(&trace.key, retry.tries, retry.delay));
     }
     let is_ahead = record.offset >= state.cursor.offset;
     if is_ahead {
@@ -316,6 +325,26 @@ fn next(
         next.due_utc = state.breaker.due_utc;
     }
     Ok(next)
+}
+
+/// How the delay after a try was made. The flags of that run are not written down anywhere, but jitter tells: only one
+/// scheduled delay makes this one with it. A server asks for whole seconds.
+fn delay_of(key: &str, tries: u32, delay: Duration) -> Delay {
+    let (scheduled, jitter) = Schedule::default().parts(key, tries);
+    let made = |by, scheduled, jitter| Delay {
+        delay_ms: millis(delay),
+        by,
+        scheduled_ms: millis(scheduled),
+        jitter_ms: millis(jitter),
+        jitter_of: format!("{key}:{tries}"),
+    };
+    if scheduled + jitter == delay {
+        return made(DelayBy::Default, scheduled, jitter);
+    }
+    match backoff::scheduled_of(key, tries, delay) {
+        Some(other) if delay.subsec_millis() != 0 => made(DelayBy::Flags, other, delay.saturating_sub(other)),
+        _ => made(DelayBy::Server, scheduled, jitter),
+    }
 }
 
 /// The event of the same scope that stands before the one at `offset`.

@@ -96,7 +96,7 @@ impl Trace {
             },
         };
         let mut trace = Trace { key, scope, audited, places: BTreeMap::new(), logs: logs.clone() };
-        trace.follow_audit()?;
+        trace.follow_audit();
         trace.look_into_sources()?;
         trace.look_into_queues()?;
         if trace.scope.is_none() {
@@ -106,7 +106,7 @@ impl Trace {
     }
 
     /// The records that the audit names.
-    fn follow_audit(&mut self) -> Result<()> {
+    fn follow_audit(&mut self) {
         let mut named = Vec::new();
         for it in &self.audited {
             let journal = it.text("journal").map(|name| (name.to_owned(), it.number("offset")));
@@ -119,26 +119,25 @@ impl Trace {
         }
         for (name, offset) in named {
             if let Some(offset) = offset {
-                self.take(&JournalName::internal(name), offset)?;
+                self.take(&JournalName::internal(name), offset);
             }
         }
-        Ok(())
     }
 
     /// Reads the record at a place, if it is one of this event. Says whether it is.
-    fn take(&mut self, name: &JournalName, offset: u64) -> Result<bool> {
+    fn take(&mut self, name: &JournalName, offset: u64) -> bool {
         let place = (name.clone(), offset);
         if self.places.contains_key(&place) {
-            return Ok(true);
+            return true;
         }
         let Some(line) = Lines::new(&self.logs, name).get(offset).unwrap_or_default() else {
-            return Ok(false);
+            return false;
         };
         let is_ours = key_in(&line).is_some_and(|it| it == self.key);
         if is_ours {
             self.places.insert(place, Place { journal: name.clone(), offset, line });
         }
-        Ok(is_ours)
+        is_ours
     }
 
     fn holds(&self, name: &JournalName) -> bool {
@@ -172,14 +171,17 @@ impl Trace {
         let mut from = 0;
         if let Some((offsets, known)) = Index::peek(journal, key)? {
             for offset in offsets {
-                if self.take(journal.name(), offset)? {
+                if self.take(journal.name(), offset) {
                     return Ok(());
                 }
             }
             from = known;
         }
         let found = first_with(&self.logs, journal.name(), from, &self.key)?;
-        found.map_or(Ok(()), |offset| self.take(journal.name(), offset).map(drop))
+        if let Some(offset) = found {
+            self.take(journal.name(), offset);
+        }
+        Ok(())
     }
 
     /// What happened, in order.
@@ -191,7 +193,7 @@ impl Trace {
             if address_of(&place.line).is_some() {
                 continue;
             }
-            let file = place.journal.file();
+            let file = file_of(&self.logs, &place.journal, place.offset);
             let step = Step {
                 at_utc: time_of(&place.line),
                 tool: Some("milestone-queue".to_owned()),
@@ -203,9 +205,9 @@ impl Trace {
                 offset: Some(place.offset),
                 audit_offset: None,
             };
-            // Before all that can only come after it.
-            let later = ["deliver", "redrive", "resend", "discard", "receive"];
-            let at = steps.iter().position(|it| later.contains(&it.action.as_str())).unwrap_or(steps.len());
+            // Right behind the step that made it: what comes between in the audit is another sender's.
+            let makes = |it: &Step| matches!(it.outcome.as_str(), "appended" | "reminded" | "recovered");
+            let at = steps.iter().position(|it| it.action != "receive" && makes(it)).map_or(0, |it| it + 1);
             steps.insert(at, step);
         }
         steps
@@ -266,10 +268,11 @@ fn time_of(line: &[u8]) -> Option<Timestamp> {
 /// Every audit record with one of these trace ids.
 fn audit_of(logs: &Logs, names: &[String]) -> Result<Vec<Audited>> {
     let name = JournalName::audit();
-    let finders: Vec<_> = names.iter().map(|it| Finder::new(it.as_bytes())).collect();
     let mut audited: Vec<Audited> = Vec::new();
     each_line(logs, &name, 0, &mut |offset, text| {
-        if finders.iter().any(|it| it.find(text).is_some())
+        // Lines are canonical, so the trace is their last field: most are passed over by a look at their ends.
+        let ends = |it: &String| text.strip_suffix(b"\"}").is_some_and(|text| text.ends_with(it.as_bytes()));
+        if names.iter().any(ends)
             && let Ok(record) = serde_json::from_slice::<Audited>(text)
             && record.trace_id.as_ref().is_some_and(|it| names.contains(it))
         {
