@@ -72,6 +72,24 @@ impl Index {
         Ok(index)
     }
 
+    /// Offsets at which a record with this key may be, and up to where in the journal none is missing among them: a
+    /// look without the lock, for who only reads. `None` when there is no index that can be believed at the moment.
+    ///
+    /// A split leaves the old bucket as it is until the header knows of the new one, so what was found between two
+    /// looks at the same header is whole.
+    pub fn peek(journal: &Journal, key: &str) -> Result<Option<(Vec<u64>, u64)>> {
+        let path = journal.logs().dir().join(file_name(journal.name()));
+        let Some(table) = Table::open_to_read(journal.logs(), path)? else { return Ok(None) };
+        let position = table.position();
+        if journal.read_from(position).is_err() {
+            return Ok(None);
+        }
+        match table.find(table.hash(key))? {
+            Lookup::Offsets(found) if table.is_current()? => Ok(Some((found, position.offset))),
+            Lookup::Offsets(_) | Lookup::Damaged => Ok(None),
+        }
+    }
+
     /// Catches up after the lock was released and taken again, as if opened anew.
     pub fn refresh(&mut self) -> Result<()> {
         if self.table.is_current()? {

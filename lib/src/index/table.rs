@@ -73,6 +73,19 @@ impl Table {
         Ok(table)
     }
 
+    /// The table to look something up in, without the journal's lock: nothing is written or begun again. `None` when
+    /// there is none that can be believed.
+    pub fn open_to_read(logs: &Logs, path: PathBuf) -> Result<Option<Table>> {
+        let file = match File::open(&path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(|it| Error::io("cannot open the index", &path, it))?,
+        };
+        let mut table = Table { logs: logs.clone(), path, file, header: Header::empty() };
+        let Some(header) = table.read_header()? else { return Ok(None) };
+        table.header = header;
+        Ok(Some(table))
+    }
+
     /// Whether the file is still as this table left it.
     pub fn is_current(&self) -> Result<bool> {
         Ok(self.read_header()?.as_ref() == Some(&self.header))
