@@ -234,6 +234,6 @@ def sweep(scenario, scratch, jobs, report, limit=None, deep=0, seed=1, deadline=
     shutil.rmtree(sweeps.arena.template, ignore_errors=True)
     words = ", ".join(f"{fault} {counts[fault]}" for fault in [*FAULTS, "in recovery"] if counts[fault])
     total = sum(counts.values())
-    report.tally("fault points", total)
+    report.tally(scenario.name, "fault points", total)
     report.line("sweep", scenario.name, f"{total} faults of {of + deep} ({words}), "
                 f"{len(sweeps.calls)} calls, {len(states)} states left by kills", began)

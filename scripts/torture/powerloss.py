@@ -337,7 +337,7 @@ def replay(scenario, scratch, jobs, report, model, limit=None, sync_fails=0, see
             break
     shutil.rmtree(cut.arena.template, ignore_errors=True)
     total = sum(counts.values())
-    report.tally("crash disks", total)
+    report.tally(scenario.name, "crash disks", total)
     words = ", ".join(f"{it}: {count}" for it, count in counts.items())
     report.line("power", scenario.name, f"{total} disks ({model}; {words}), {operations} operations, "
                 f"{len(syncs)} syncs", began)

@@ -216,8 +216,8 @@ def crowd(tools, scratch, report, rounds, seed=1):
     for wrong in work.run(logs) or [None]:
         report.add(work.name, {"trial": f"seed {seed}", "violations": [wrong] if wrong else []})
     shutil.rmtree(logs, ignore_errors=True)
-    report.tally("emits beside others", work.emitted)
-    report.tally("processes", rounds * PROCESSES + work.others)
+    report.tally("crowd", "emits beside others", work.emitted)
+    report.tally("crowd", "processes", rounds * PROCESSES + work.others)
     report.line("crowd", work.name, f"{rounds * PROCESSES} emitters, {PROCESSES} at a time, {work.killed} killed; "
                 f"{work.emitted} emits, {len(work.offered)} ids, {work.others} queue runs beside, "
                 f"{work.looks} looks by readers", began)
