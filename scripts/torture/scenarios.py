@@ -434,6 +434,8 @@ class Deliver(QueueFresh):
 
     name = "deliver"
     exit_says_all = False
+    # Whether a record may be settled more than once.
+    again = False
 
     def prepare(self, logs):
         with open(os.path.join(logs, "secret"), "w", encoding="ascii") as file:
@@ -472,7 +474,7 @@ class Deliver(QueueFresh):
 
     def check(self, logs, stdout):
         folder = Folder(logs)
-        folder.check_deliveries(self.endpoint.received, self.refused)
+        folder.check_deliveries(self.endpoint.received, self.refused, self.again)
         return folder.violations + super().check(logs, b"")
 
 
@@ -481,6 +483,60 @@ class DeliverRotating(Deliver):
 
     name = "deliver-rotating"
     rotate = ("--rotate-bytes", "1500")
+
+
+class DeliverVerbs(Deliver):
+    """The operator holds an endpoint, asks it to try again, and lets it go on, with deliveries in between."""
+
+    name = "deliver-verbs"
+
+    def steps(self, logs):
+        verb = [("--hold", "the app is being deployed"), None, ("--retry-now",), None, ("--release",), None]
+        return [self.deliver_step(logs) if flags is None else self.verb_step(logs, *flags) for flags in verb]
+
+    def verb_step(self, logs, *flags):
+        return self.tools.argv("milestone-deliver", logs, *self.rotate, *flags)
+
+    def recover(self, logs, stdout):
+        sent_while_held = sorted(key for key, step in self.endpoint.steps.items() if 0 < step < 6)
+        # What this very run said; after a power cut nobody can ask.
+        if sent_while_held and os.path.exists(self.endpoint.acks):
+            with open(self.endpoint.acks, "rb") as said:
+                if b'"command":"hold' in said.read():
+                    raise Wrong(f"{sent_while_held} were sent although the endpoint was held")
+        # Whatever the fault left of the commands: one that is given now counts.
+        self.tools.run("milestone-deliver", logs, *self.verb_step(logs, "--hold", "once more")[3:])
+        self.endpoint = Endpoint(logs + ".held", {}, self.refused)
+        try:
+            self.tools.run("milestone-deliver", logs, *self.deliver_step(logs)[3:])
+        finally:
+            self.endpoint.stop()
+        if self.endpoint.steps:
+            raise Wrong(f"{sorted(self.endpoint.steps)} were sent although the endpoint was held once more")
+        self.tools.run("milestone-deliver", logs, *self.verb_step(logs, "--release")[3:])
+        super().recover(logs, stdout)
+
+
+class DeliverVerbsRotating(DeliverVerbs):
+    """The same, where the commands rotate too."""
+
+    name = "deliver-verbs-rotating"
+    rotate = ("--rotate-bytes", "300")
+
+
+class DeliverResync(Deliver):
+    """The operator has everything sent again; the endpoint knows it."""
+
+    name = "deliver-resync"
+    again = True
+
+    def prepare(self, logs):
+        super().prepare(logs)
+        self.refused = set()
+
+    def steps(self, logs):
+        return [self.deliver_step(logs), self.tools.argv("milestone-deliver", logs, *self.rotate, "--resync", "start"),
+                self.deliver_step(logs)]
 
 
 def plant_dead_letters(logs, count):
@@ -500,4 +556,4 @@ def plant_dead_letters(logs, count):
 
 SCENARIOS = [EmitFresh, EmitMore, EmitRotating, EmitAllOrNothing, EmitAllOrNothingRotating, QueueFresh, QueueMore,
              QueueRotating, QueueDamaged, QueueRedrive, QueueResync, Receive, ReceiveRotating,
-             Deliver, DeliverRotating]
+             Deliver, DeliverRotating, DeliverVerbs, DeliverVerbsRotating, DeliverResync]

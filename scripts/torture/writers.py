@@ -152,8 +152,9 @@ class Crowd(Scenario):
                     content += opened.read()
         except FileNotFoundError:
             return None
-        again = read_mark(logs, name)
-        if again is None or again["base"] != mark["base"]:
+        # A rotation has renamed before it moves the mark: what was opened may be the next segment already.
+        again, sealed = read_mark(logs, name), os.path.join(logs, f"{name}.{mark['base']:020d}.jsonl")
+        if again is None or again["base"] != mark["base"] or os.path.exists(sealed):
             return None
         return content[:mark["base"] + mark["length"]]
 
