@@ -32,6 +32,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
         all.extend(states.iter().take(2).map(|it| [it, &b"\n"[..], event.as_bytes()].concat()));
     }
     all.push([b"\n", events.join("\n").as_bytes()].concat());
+    // Given, and told of again.
+    let released = events[6].replace("\"hold\",\"reason\":\"why\"", "\"release\"");
+    all.push(format!("\n{}\n{released}", events[6]).into_bytes());
     all
 }
 
