@@ -49,30 +49,30 @@ struct Target {
 }
 
 const TARGETS: &[Target] = &[
-    Target { name: "json", run: json::run, seeds: json::seeds, runs: 150_000, bytes_max: 2048 },
-    Target { name: "event", run: event::run, seeds: event::seeds, runs: 60_000, bytes_max: 4096 },
-    Target { name: "envelope", run: envelope::run, seeds: envelope::seeds, runs: 60_000, bytes_max: 4096 },
-    Target { name: "delivery", run: delivery::run, seeds: delivery::seeds, runs: 60_000, bytes_max: 4096 },
-    Target { name: "answer", run: answer::run, seeds: answer::seeds, runs: 150_000, bytes_max: 1024 },
+    Target { name: "json", run: json::run, seeds: json::seeds, runs: 70_000, bytes_max: 2048 },
+    Target { name: "event", run: event::run, seeds: event::seeds, runs: 35_000, bytes_max: 4096 },
+    Target { name: "envelope", run: envelope::run, seeds: envelope::seeds, runs: 20_000, bytes_max: 4096 },
+    Target { name: "delivery", run: delivery::run, seeds: delivery::seeds, runs: 30_000, bytes_max: 4096 },
+    Target { name: "answer", run: answer::run, seeds: answer::seeds, runs: 70_000, bytes_max: 1024 },
     Target { name: "signature", run: signature::run, seeds: signature::seeds, runs: 60_000, bytes_max: 1024 },
-    Target { name: "secret", run: secret::run, seeds: secret::seeds, runs: 40_000, bytes_max: 5000 },
+    Target { name: "secret", run: secret::run, seeds: secret::seeds, runs: 60_000, bytes_max: 5000 },
     Target { name: "units", run: words::units, seeds: words::unit_seeds, runs: 300_000, bytes_max: 64 },
     Target { name: "time", run: words::time, seeds: words::time_seeds, runs: 300_000, bytes_max: 64 },
     Target {
         name: "evidence",
         run: words::evidence,
         seeds: words::evidence_seeds,
-        runs: 200_000,
+        runs: 90_000,
         bytes_max: 512,
     },
     Target {
         name: "redrive",
         run: words::redrive,
         seeds: words::redrive_seeds,
-        runs: 100_000,
+        runs: 90_000,
         bytes_max: 2048,
     },
-    Target { name: "position", run: position::run, seeds: position::seeds, runs: 20_000, bytes_max: 512 },
+    Target { name: "position", run: position::run, seeds: position::seeds, runs: 40_000, bytes_max: 512 },
     Target {
         name: "settle",
         run: journal::settle,
@@ -81,8 +81,8 @@ const TARGETS: &[Target] = &[
         bytes_max: 4096,
     },
     Target { name: "audit", run: journal::audit, seeds: journal::audit_seeds, runs: 8_000, bytes_max: 4096 },
-    Target { name: "mark", run: journal::mark, seeds: journal::mark_seeds, runs: 20_000, bytes_max: 400 },
-    Target { name: "index", run: index::run, seeds: index::seeds, runs: 8_000, bytes_max: 512 },
+    Target { name: "mark", run: journal::mark, seeds: journal::mark_seeds, runs: 8_000, bytes_max: 400 },
+    Target { name: "index", run: index::run, seeds: index::seeds, runs: 4_000, bytes_max: 512 },
 ];
 
 static CHOSEN: OnceLock<&Target> = OnceLock::new();

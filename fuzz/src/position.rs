@@ -116,7 +116,8 @@ fn is_boundary(bytes: &[u8], offset: u64) -> bool {
     at == 0 || at <= bytes.len() && bytes[at - 1] == b'\n'
 }
 
-/// J5, by hand. At 0 nothing is compared.
+/// J5, by hand. At 0 nothing is compared. The newline itself may be damaged, and then whatever stands in its place
+/// belongs to the line.
 fn is_a_place(bytes: &[u8], offset: u64, print: &str) -> bool {
     if offset == 0 {
         return true;
@@ -125,7 +126,7 @@ fn is_a_place(bytes: &[u8], offset: u64, print: &str) -> bool {
     if at > bytes.len() {
         return false;
     }
-    let line = &bytes[..at - 1];
+    let line = bytes[..at].strip_suffix(b"\n").unwrap_or(&bytes[..at]);
     let start = line.iter().rposition(|it| *it == b'\n').map_or(0, |it| it + 1);
-    bytes[at - 1] == b'\n' && scratch::hex(&line[start..])[..16] == *print
+    scratch::hex(&line[start..])[..16] == *print
 }
