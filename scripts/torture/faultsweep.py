@@ -36,7 +36,7 @@ _CHANGES = _ALLOCATES | SYNCS | frozenset("ftruncate truncate unlink unlinkat fc
 _REPORTS_LATE = WRITES | SYNCS | frozenset("close rename renameat renameat2 ftruncate unlink unlinkat".split())
 _INTERRUPTIBLE = WRITES | OPENS | frozenset(
     "read pread64 flock fcntl fsync fdatasync ftruncate fallocate".split())
-_TIMEOUT_S = 20
+_TIMEOUT_S = 90
 
 
 def _kind(call):

@@ -33,7 +33,7 @@ from arena import Arena, drop, in_parallel
 from syshook import OPENS, WRITES
 
 MODELS = ("posix", "ext4")
-_TIMEOUT_S = 60
+_TIMEOUT_S = 90
 _PAGE = 4096
 # Up to this many open changes every subset is tried; beyond it prefixes, suffixes, single ones and a sample.
 _EXHAUSTIVE = 9
