@@ -161,7 +161,7 @@ class Breaks(Scenario):
             self.running[-1].send_signal(signal.SIGTERM)
             if self.running[-1].wait(_TIMEOUT_S) != 0:
                 raise Wrong(f"milestone-receive exits with {self.running[-1].returncode}")
-            return self.check_both(logs, wire)
+            return self.check_both(logs, wire) + self.second_opinion(logs)
         except Wrong as wrong:
             return [str(wrong)]
         except subprocess.TimeoutExpired as cause:

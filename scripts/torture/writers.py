@@ -191,7 +191,7 @@ class Crowd(Scenario):
             self.queue(logs, "--redrive-all")
             self.emit_again(logs, list(self.offered.values()), self.acked)
             self.queue(logs)
-            return self.wrong + self.conserved(logs, before)
+            return self.wrong + self.conserved(logs, before) + self.second_opinion(logs)
         except Wrong as wrong:
             return [*self.wrong, str(wrong)]
 
