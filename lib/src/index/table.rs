@@ -30,6 +30,8 @@ const PAGE_SLOTS: usize = PAGE_BYTES / SLOT_BYTES - 1;
 /// Mean entries a bucket at which the table grows. A bucket that waits for its split holds twice as many,
 /// 160 with a standard deviation of 13, of 255: a full one will not be seen, and would mean a rebuild.
 const MEAN_ENTRIES: u64 = 80;
+/// Far more than any disk holds: 2^52 bytes.
+const BUCKETS_MAX: u64 = 1 << 40;
 const MAGIC: &[u8; 8] = b"mileidx1";
 
 type Page = Box<[u8; PAGE_BYTES]>;
@@ -300,6 +302,8 @@ impl Header {
         let number = |at| get(page, at / SLOT_BYTES);
         let ((seed, buckets), (entries, offset)) = (number(16), number(32));
         let fingerprint = page[48..64].iter().take_while(|it| **it != 0).map(|it| char::from(*it)).collect();
-        (buckets > 0).then_some(Header { seed, buckets, entries, position: Position { offset, fingerprint } })
+        // What `insert` keeps to. Others' numbers could make it grow the file for ever, or overflow.
+        let is_possible = (1..=BUCKETS_MAX).contains(&buckets) && entries <= buckets * MEAN_ENTRIES;
+        is_possible.then_some(Header { seed, buckets, entries, position: Position { offset, fingerprint } })
     }
 }
