@@ -86,14 +86,14 @@ impl Index {
     /// Offsets at which a record with this key may be, in the order of the journal. Records appended by
     /// this call's own batches are found after [`Index::add`].
     pub fn find(&mut self, key: &str) -> Result<Vec<u64>> {
-        let mut offsets = match self.table.find(self.table.hash(key))? {
+        let hash = self.table.hash(key);
+        let mut offsets = match self.table.find(hash)? {
             Lookup::Offsets(found) => found,
             Lookup::Damaged => {
                 self.start_again()?;
                 return self.find(key);
             }
         };
-        let hash = self.table.hash(key);
         offsets.extend(self.tail.range((hash, 0)..=(hash, u64::MAX)).map(|(_, offset)| offset));
         offsets.sort_unstable();
         offsets.dedup();
@@ -112,6 +112,11 @@ impl Index {
     /// As [`Index::add`], for a record with this one key.
     pub fn add_key(&mut self, key: &str, offset: u64, end: u64) {
         self.tail.insert((self.table.hash(key), offset));
+        self.known = end;
+    }
+
+    /// Everything up to the logical offset `end` was added.
+    pub fn knows(&mut self, end: u64) {
         self.known = end;
     }
 

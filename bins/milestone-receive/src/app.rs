@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use milepost::{cli::Messages, signing::Verifier};
 use tokio::sync::{Semaphore, watch};
 
-use crate::{dead_letters::DeadLetters, feed::Feed, metrics::Metrics, store::Store};
+use crate::{cache::Cache, dead_letters::DeadLetters, feed::Feed, metrics::Metrics, store::Store};
 
 /// The receiver, as its request handlers see it.
 pub struct App {
@@ -15,6 +15,8 @@ pub struct App {
     pub store: Store,
     /// What readers get.
     pub feed: Arc<Feed>,
+    /// Answers that were made already.
+    pub cache: Cache,
     /// What was refused.
     pub dead_letters: Arc<DeadLetters>,
     /// What is counted.

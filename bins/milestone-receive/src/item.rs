@@ -95,11 +95,21 @@ impl Item {
     pub fn from_line(line: &[u8], show: ShowEvidence) -> Option<Item> {
         // serde_json does not look into fields that it passes over: a damaged line would pass as whole.
         let line = std::str::from_utf8(line).ok()?;
-        let Line { seq, received_at_utc, mut event, hash } = serde_json::from_str(line).ok()?;
+        let Line { seq, received_at_utc, event, hash } = serde_json::from_str(line).ok()?;
+        Item::new(event, Receipt { seq, head: hash }, received_at_utc, show)
+    }
+
+    /// The item of a milestone in the feed.
+    pub fn new(
+        mut event: MilestoneEvent,
+        receipt: Receipt,
+        received_at: Timestamp,
+        show: ShowEvidence,
+    ) -> Option<Item> {
         for it in &mut event.evidence {
             hide(it, show);
         }
-        let receipt = Receipt { seq, head: hash };
+        let seq = receipt.seq;
         let shown = Shown {
             milestone_id: &event.milestone_id,
             timestamp_utc: event.timestamp_utc,
@@ -110,11 +120,11 @@ impl Item {
             next_action: &event.next_action,
             source: event.source,
             seq,
-            received_at_utc,
+            received_at_utc: received_at,
             receipt: &receipt,
         };
         let json = serde_json::to_string(&shown).ok()?;
-        Some(Item { seq, received_at: received_at_utc, head: receipt.head, event, json })
+        Some(Item { seq, received_at, head: receipt.head, event, json })
     }
 }
 

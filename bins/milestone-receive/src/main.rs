@@ -13,6 +13,7 @@ mod answer;
 mod app;
 mod args;
 mod body;
+mod cache;
 mod dead_letters;
 mod feed;
 mod http;
@@ -48,7 +49,6 @@ use milepost::{
     Error, Kind, Result,
     cli::{self, Output, Verdict},
     clock,
-    journal::JournalName,
     lock::Lock,
     logs::Logs,
     secret::SecretSource,
@@ -63,6 +63,7 @@ use tokio::{
 use crate::{
     app::{App, Site},
     args::Args,
+    cache::Cache,
     dead_letters::DeadLetters,
     feed::Feed,
     item::ShowEvidence,
@@ -101,7 +102,7 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     let show = args.show_evidence.unwrap_or(by_default);
 
     let metrics = Arc::new(Metrics::new(clock::now()));
-    let feed = Arc::new(Feed::new(&logs, JournalName::internal(store::FEED), show));
+    let feed = Arc::new(Feed::new(store::feed_journal(&logs), show, out.messages()));
     let dead_letters = Arc::new(DeadLetters::default());
     let (store, Running { thread, ended }) =
         Store::open(&logs, &feed, &dead_letters, &metrics, out.messages())?;
@@ -115,6 +116,7 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
         verifier,
         store,
         feed,
+        cache: Cache::default(),
         dead_letters,
         metrics,
         messages: out.messages(),

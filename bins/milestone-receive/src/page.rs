@@ -46,8 +46,8 @@ pub async fn page(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Res
     };
     // Before the items are read: what comes in between is in the stream too, and the page knows it by seq.
     let head = app.feed.head();
-    let items = match app.feed.newest(query.filter.clone(), query.limit).await {
-        Ok(it) => it,
+    let items = match app.feed.newest(query.filter.clone(), query.before, query.limit).await {
+        Ok(it) => it.items,
         Err(error) => return cannot_read(&app, &error),
     };
     let mut html = String::with_capacity(4096 + items.len() * 2048);
@@ -200,7 +200,7 @@ fn write_item(html: &mut String, item: &Item, now: Timestamp) -> fmt::Result {
     let Item { seq, event, head, received_at, .. } = item;
     let (slug, words) = query::words_of(event.risk_status);
     let time = event.timestamp_utc;
-    let scope_link = link_to(&Filter { scope: Some(event.scope.clone()), risk: None }, None);
+    let scope_link = link_to(&Filter { scope: Some(event.scope.clone()), ..Filter::default() }, None);
     write!(
         html,
         "<li id=\"seq-{seq}\" class=\"{slug}\" data-time=\"{time}\" data-seq=\"{seq}\"><article>\n\

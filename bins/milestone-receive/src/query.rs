@@ -1,13 +1,16 @@
-//! The questions that readers may ask: `limit`, `scope`, `riskStatus`.
+//! The questions that readers may ask: `limit`, `scope`, `riskStatus`, `since`, `cursor`.
 //!
 //! # Invariants
 //! - A value that makes no sense is refused with the name of its parameter; an unknown parameter is passed
 //!   over, since links gather some on their way.
 
-use milepost::{event::RiskStatus, text};
+use milepost::{Timestamp, event::RiskStatus, text};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use crate::{feed::Filter, latest::TOP_MAX};
+use crate::{
+    feed::{Before, Filter},
+    latest::TOP_MAX,
+};
 
 /// A question about the newest milestones.
 #[derive(Clone, Debug)]
@@ -16,6 +19,8 @@ pub struct Query {
     pub limit: usize,
     /// Which.
     pub filter: Filter,
+    /// Only what is older than this place.
+    pub before: Option<Before>,
 }
 
 /// Statuses in the order in which people are offered them.
@@ -35,7 +40,7 @@ impl Query {
     /// # Errors
     /// A sentence that names the parameter.
     pub fn parse(query: Option<&str>, limit: usize) -> Result<Query, String> {
-        let mut parsed = Query { limit, filter: Filter::default() };
+        let mut parsed = Query { limit, filter: Filter::default(), before: None };
         for (name, value) in pairs(query.unwrap_or_default()) {
             let value = value.map_err(|()| format!("{name} is no percent-encoded UTF-8"))?;
             match name.as_str() {
@@ -46,7 +51,18 @@ impl Query {
                     })?;
                 }
                 // A form that was left empty means everything.
-                "scope" | "riskStatus" if value.is_empty() => {}
+                "scope" | "riskStatus" | "since" | "cursor" if value.is_empty() => {}
+                "since" => {
+                    let since = Timestamp::parse_rfc3339(&value);
+                    parsed.filter.since = Some(since.map_err(|_| {
+                        format!("since must be an RFC 3339 time, not {}", text::quoted(&value))
+                    })?);
+                }
+                "cursor" => {
+                    parsed.before = Some(cursor_of(&value).ok_or_else(|| {
+                        format!("cursor must be the next of an earlier answer, not {}", text::quoted(&value))
+                    })?);
+                }
                 "scope" => parsed.filter.scope = Some(text::trim(&value).to_owned()),
                 "riskStatus" => {
                     let risk = RISKS.iter().find(|it| it.1 == value).map(|it| it.0);
@@ -60,6 +76,16 @@ impl Query {
         }
         Ok(parsed)
     }
+}
+
+/// A place as readers see it: `{milliseconds}.{seq}`, to be given back as it is.
+pub fn cursor((time, seq): Before) -> String {
+    format!("{}.{seq}", time.millis())
+}
+
+fn cursor_of(text: &str) -> Option<Before> {
+    let (millis, seq) = text.split_once('.')?;
+    Some((Timestamp::from_millis(millis.parse().ok()?), seq.parse().ok()?))
 }
 
 /// The seq in `?after=`, for a first connection to the stream; `None` when there is none.

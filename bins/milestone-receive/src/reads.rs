@@ -8,24 +8,42 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{RawQuery, State},
+    body::Bytes,
+    extract::{Path, RawQuery, State},
     http::{HeaderMap, StatusCode},
     response::Response,
 };
 use serde_json::json;
 
-use crate::{answer, app::App, query::Query, site::is_local};
+use crate::{
+    answer,
+    app::App,
+    cache,
+    feed::Page,
+    query::{self, Query},
+    site::is_local,
+};
 
 /// Items of `latest` when nothing is said.
 const LIMIT: usize = 20;
+const JSON: &str = "application/json";
 
 /// `GET /api/milestones/latest`
-pub async fn latest(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Response {
-    let query = match Query::parse(query.as_deref(), LIMIT) {
+pub async fn latest(State(app): State<Arc<App>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
+    // Before anything is read: what comes in between makes the answer newer than its tag, never older.
+    let version = app.feed.head();
+    if cache::is_known(&headers, &version) {
+        return cache::not_modified(&version);
+    }
+    let key = query.as_deref().unwrap_or_default();
+    if let Some(body) = app.cache.get(&version, key) {
+        return cache::found(&version, JSON, body);
+    }
+    let Query { limit, filter, before } = match Query::parse(query.as_deref(), LIMIT) {
         Ok(it) => it,
         Err(reason) => return answer::refused(StatusCode::BAD_REQUEST, &reason),
     };
-    let items = match app.feed.newest(query.filter, query.limit).await {
+    let Page { items, next } = match app.feed.newest(filter, before, limit).await {
         Ok(it) => it,
         Err(error) => return cannot_read(&app, &error),
     };
@@ -37,8 +55,33 @@ pub async fn latest(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> R
         }
         body.push_str(&item.json);
     }
-    body.push_str("]}");
-    answer::with_type(StatusCode::OK, "application/json", body)
+    body.push(']');
+    if let Some(next) = next {
+        body.extend([",\"next\":\"", &query::cursor(next), "\""]);
+    }
+    body.push('}');
+    let body = Bytes::from(body);
+    app.cache.put(&version, key, &body);
+    cache::found(&version, JSON, body)
+}
+
+/// `GET /api/milestones/{id}`: the item of one milestone, by its id.
+pub async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
+    let found = match app.store.find(id).await {
+        Ok(None) => Ok(None),
+        Ok(Some(offset)) => app.feed.at(offset).await,
+        Err(error) => Err(error),
+    };
+    match found {
+        Ok(Some(item)) => {
+            let mut body = String::from("{\"ok\":true,\"item\":");
+            body.push_str(&item.json);
+            body.push('}');
+            answer::with_type(StatusCode::OK, JSON, body)
+        }
+        Ok(None) => answer::refused(StatusCode::NOT_FOUND, "there is no milestone with this id"),
+        Err(error) => cannot_read(&app, &error),
+    }
 }
 
 /// `GET /api/milestones/dead-letter`

@@ -68,8 +68,10 @@ pub struct Refused {
 
 /// What the journals of accepted events have in common: identity, and a line.
 pub trait Entry: Sized {
-    /// The names that it is known by, each with a prefix of its kind: what the index holds.
+    /// The names under which the index may find whatever shares its identity. Others may have one too.
     fn names(&self) -> Vec<String>;
+    /// Whether the two have an identity in common.
+    fn is_kin(&self, other: &Self) -> bool;
     /// Whether this is the same event.
     fn is_same(&self, other: &Self) -> bool;
     /// The idempotency key.
@@ -102,7 +104,7 @@ struct FeedLine<E> {
 #[serde(rename_all = "camelCase")]
 struct NewFeedLine<'a> {
     seq: u64,
-    received_at_utc: Timestamp,
+    received_at_utc: &'a str,
     idempotency_key: &'a str,
     sent_at_utc: &'a str,
     event: &'a MilestoneEvent,
@@ -111,7 +113,11 @@ struct NewFeedLine<'a> {
 
 impl Entry for Milestone {
     fn names(&self) -> Vec<String> {
-        vec![key_name(&self.key), milestone_name(&self.event.milestone_id)]
+        milestone_names(&self.key, &self.event.milestone_id)
+    }
+
+    fn is_kin(&self, other: &Milestone) -> bool {
+        self.key == other.key || self.event.milestone_id == other.event.milestone_id
     }
 
     fn is_same(&self, other: &Milestone) -> bool {
@@ -138,17 +144,37 @@ impl Entry for Milestone {
     }
 
     fn to_line(&self, seq: u64, now: Timestamp, prev: &str) -> serde_json::Result<(Vec<u8>, String)> {
-        sealed(
+        let received_at = now.to_string();
+        // As `sealed` does it, but without reading again what was just written.
+        let mut canonical = Vec::with_capacity(1024);
+        canonical.extend_from_slice(b"{\"event\":");
+        self.event.write_canonical(&mut canonical);
+        let others = [
+            ("idempotencyKey", self.key.as_str()),
+            ("prev", prev),
+            ("receivedAtUtc", &received_at),
+            ("sentAtUtc", &self.sent_at),
+        ];
+        for (name, value) in others {
+            canonical.extend_from_slice(b",\"");
+            canonical.extend_from_slice(name.as_bytes());
+            canonical.extend_from_slice(b"\":");
+            canonical::write_string(value, &mut canonical);
+        }
+        canonical.extend_from_slice(format!(",\"seq\":{seq}}}").as_bytes());
+        let hash = chain::link(prev, &canonical);
+        let mut line = Vec::with_capacity(canonical.len() + 80);
+        let record = NewFeedLine {
+            seq,
+            received_at_utc: &received_at,
+            idempotency_key: &self.key,
+            sent_at_utc: &self.sent_at,
+            event: &self.event,
             prev,
-            &NewFeedLine {
-                seq,
-                received_at_utc: now,
-                idempotency_key: &self.key,
-                sent_at_utc: &self.sent_at,
-                event: &self.event,
-                prev,
-            },
-        )
+        };
+        serde_json::to_writer(&mut line, &record)?;
+        end_with_hash(&mut line, &hash);
+        Ok((line, hash))
     }
 
     fn from_line(line: &[u8]) -> Option<(Milestone, Receipt)> {
@@ -188,6 +214,10 @@ struct NewEventLine<'a> {
 impl Entry for OtherEvent {
     fn names(&self) -> Vec<String> {
         vec![key_name(&self.key)]
+    }
+
+    fn is_kin(&self, other: &OtherEvent) -> bool {
+        self.key == other.key
     }
 
     fn is_same(&self, other: &OtherEvent) -> bool {
@@ -284,8 +314,19 @@ fn key_name(key: &str) -> String {
 }
 
 /// The index's name of a milestone id.
-fn milestone_name(id: &str) -> String {
+pub fn milestone_name(id: &str) -> String {
     format!("m:{id}")
+}
+
+/// The index's names of a milestone. A key of the usual form has the name of the id in it: so most milestones
+/// have one name, and the index half the entries.
+fn milestone_names(key: &str, id: &str) -> Vec<String> {
+    let of_id = milestone_name(id);
+    match key.strip_prefix("milestone:") {
+        Some(in_key) if in_key == id => vec![of_id],
+        Some(in_key) => vec![milestone_name(in_key), of_id],
+        None => vec![key_name(key), of_id],
+    }
 }
 
 /// The line of `record`, which has everything but its hash, and that hash.
@@ -293,9 +334,16 @@ fn sealed(prev: &str, record: &impl Serialize) -> serde_json::Result<(Vec<u8>, S
     let mut line = serde_json::to_vec(record)?;
     // The canonical form is made of the text itself: whoever checks the chain starts from there too.
     let hash = chain::link(prev, &canonical::to_vec(&serde_json::from_slice(&line)?));
-    line.pop();
-    line.extend_from_slice(format!(",\"hash\":\"{hash}\"}}\n").as_bytes());
+    end_with_hash(&mut line, &hash);
     Ok((line, hash))
+}
+
+/// Adds the last field to a line that is whole but for it.
+fn end_with_hash(line: &mut Vec<u8>, hash: &str) {
+    line.pop();
+    line.extend_from_slice(b",\"hash\":\"");
+    line.extend_from_slice(hash.as_bytes());
+    line.extend_from_slice(b"\"}\n");
 }
 
 /// Whether a line's hash is the one of its content.
@@ -337,8 +385,7 @@ pub fn names_of_milestone(line: &[u8], name: &mut dyn FnMut(&str)) {
         milestone_id: String,
     }
     if let Ok(it) = serde_json::from_slice::<Names>(line) {
-        name(&key_name(&it.idempotency_key));
-        name(&milestone_name(&it.event.milestone_id));
+        milestone_names(&it.idempotency_key, &it.event.milestone_id).iter().for_each(|it| name(it));
     }
 }
 

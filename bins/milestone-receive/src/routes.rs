@@ -9,7 +9,7 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use milepost::ingest::{EVENTS_PATH, MILESTONES_PATH};
+use milepost::ingest::{EVENTS_PATH, MILESTONES_PATH, batch};
 
 use crate::{answer, app::App, ingest, page, reads, site, stream};
 
@@ -18,9 +18,12 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route(MILESTONES_PATH, post(ingest::milestones))
         .route(EVENTS_PATH, post(ingest::events))
+        .route(batch::MILESTONES_PATH, post(ingest::milestones_batch))
+        .route(batch::EVENTS_PATH, post(ingest::events_batch))
         .route("/api/milestones/latest", get(reads::latest))
         .route("/api/milestones/dead-letter", get(reads::dead_letters))
         .route("/api/milestones/stream", get(stream::stream))
+        .route("/api/milestones/{id}", get(reads::one))
         .route("/healthz", get(reads::health))
         .route("/metrics", get(reads::metrics))
         .route("/", get(page::page))

@@ -84,6 +84,11 @@ impl Journal {
         reader::last_line(&self.logs, &self.name)
     }
 
+    /// The last lines below the mark, at most `count`, in order. Their cost is theirs, not the journal's.
+    pub fn last_lines(&self, count: usize) -> Result<Vec<Vec<u8>>> {
+        reader::last_lines(&self.logs, &self.name, count)
+    }
+
     /// Look-ups of single lines by their offset.
     pub fn lines(&self) -> Lines {
         Lines::new(&self.logs, &self.name)
