@@ -25,7 +25,7 @@ use tokio::{
 /// Bodies up to here are read at once; with all connections at it, that is 64 MiB.
 const SMALL_BYTES: usize = 64 << 10;
 /// Memory for all larger bodies together.
-pub const LARGE_BYTES_MAX: usize = 64 << 20;
+pub const LARGE_BYTES_MAX: usize = 16 << 20;
 /// A body must have come by then.
 pub const BODY_WAIT: Duration = Duration::from_secs(30);
 /// How much of a refused body is still read so that its sender sees the answer, and for how long.

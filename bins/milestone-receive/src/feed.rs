@@ -14,6 +14,7 @@
 //! Not here: who asks (`reads`, `stream`, `page`), what is shown of an item (`item`).
 
 mod blocks;
+mod days;
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -33,6 +34,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 
 use self::blocks::{Block, Blocks};
+pub use self::days::Days;
 use crate::{
     item::{Item, ShowEvidence},
     latest::{self, Latest, Lists, Place},
@@ -45,9 +47,9 @@ const VIEW_VERSION: u32 = 1;
 const LINES_UNREMEMBERED_MAX: u64 = 1 << 15;
 /// Items that a stream finds in memory.
 const RECENT_MAX: usize = 1024;
-/// Bytes of their JSON.
+/// Bytes of their lines.
 const RECENT_BYTES_MAX: usize = 4 << 20;
-/// Items that are read from the journal at a time, and bytes of their JSON.
+/// Items that are read from the journal at a time, and bytes of their lines.
 const PAGE_ITEMS_MAX: usize = 64;
 const PAGE_BYTES_MAX: usize = 64 << 10;
 /// Reads of the journal at a time: they take turns on one disk anyway.
@@ -75,6 +77,7 @@ pub struct Feed {
 struct State {
     latest: Latest,
     blocks: Blocks,
+    days: Days,
     recent: VecDeque<Arc<Item>>,
     recent_bytes: usize,
     /// Logical offset up to which all this knows the journal.
@@ -94,6 +97,7 @@ struct View {
     head: String,
     latest: Latest,
     blocks: Blocks,
+    days: Days,
 }
 
 /// A milestone that was just appended.
@@ -120,6 +124,8 @@ pub struct Filter {
     pub risk: Option<RiskStatus>,
     /// From this time on, or always.
     pub since: Option<Timestamp>,
+    /// With these words, in lower case, or with any.
+    pub words: Option<String>,
 }
 
 /// The newest milestones that were asked for, and where to go on.
@@ -202,9 +208,10 @@ impl Feed {
         if view.version != VIEW_VERSION || self.journal.read_from(&view.position).is_err() {
             return;
         }
-        let View { position, seq, head, latest, blocks, .. } = view;
+        let View { position, seq, head, latest, blocks, days, .. } = view;
         let mut state = self.state();
-        *state = State { latest, blocks, end: position.offset, head, remembered: seq, ..State::default() };
+        *state =
+            State { latest, blocks, days, end: position.offset, head, remembered: seq, ..State::default() };
         self.last.send_replace(seq);
     }
 
@@ -218,7 +225,8 @@ impl Feed {
             }
             self.journal.position_at(state.end).and_then(|position| {
                 let (head, latest, blocks) = (state.head.clone(), state.latest.clone(), state.blocks.clone());
-                let view = View { version: VIEW_VERSION, position, seq, head, latest, blocks };
+                let days = state.days.clone();
+                let view = View { version: VIEW_VERSION, position, seq, head, latest, blocks, days };
                 drop(state);
                 state_file::save(self.logs(), VIEW, &view).map(|()| seq)
             })
@@ -267,12 +275,12 @@ impl Feed {
             let place = Place { time: event.timestamp_utc, seq: receipt.seq, offset };
             state.latest.add(place, &event.scope, event.risk_status);
             state.blocks.add(receipt.seq, offset, event.timestamp_utc);
+            state.days.add(event.timestamp_utc, event.risk_status);
             state.end = end;
             state.head.clone_from(&receipt.head);
             last = Some(receipt.seq);
-            if let Some(item) = Item::new(event, receipt, received_at, self.show) {
-                state.remember(Arc::new(item));
-            }
+            let bytes = usize::try_from(end - offset).unwrap_or(usize::MAX);
+            state.remember(Arc::new(Item::new(event, receipt, received_at, bytes, self.show)));
         }
         if let Some(seq) = last {
             self.last.send_replace(seq);
@@ -288,6 +296,26 @@ impl Feed {
     /// Logical length of the feed in bytes.
     pub fn bytes(&self) -> u64 {
         self.state().end
+    }
+
+    /// How many milestones there are by day.
+    pub fn days(&self) -> Days {
+        self.state().days.clone()
+    }
+
+    /// About how many bytes were published after this seq; of what memory has not, as much as there can be.
+    pub fn bytes_after(&self, seq: u64) -> u64 {
+        let state = self.state();
+        if seq >= *self.last.borrow() {
+            return 0;
+        }
+        match state.recent.front() {
+            Some(first) if first.seq <= seq + 1 => {
+                let after = state.recent.iter().rev().take_while(|it| it.seq > seq);
+                after.map(|it| it.bytes as u64).sum()
+            }
+            _ => u64::MAX,
+        }
     }
 
     /// Changes whenever something is published.
@@ -321,6 +349,16 @@ impl Feed {
             Ok(line.and_then(|it| Item::from_line(&it, feed.show)))
         })
         .await
+    }
+
+    /// The last lines of the journal, at most `count`, in order.
+    pub async fn last_lines(self: &Arc<Feed>, count: usize) -> Result<Vec<Vec<u8>>> {
+        self.off_the_loop(move |feed| feed.journal.last_lines(count)).await
+    }
+
+    /// How much of evidence readers see.
+    pub fn show(&self) -> ShowEvidence {
+        self.show
     }
 
     /// What follows `cursor`, in order, as much as makes a good piece; empty when nothing does yet. The
@@ -365,6 +403,7 @@ impl Feed {
         let place = Place { time: line.event.timestamp_utc, seq: line.seq, offset };
         state.latest.add(place, &line.event.scope, line.event.risk_status);
         state.blocks.add(line.seq, offset, place.time);
+        state.days.add(place.time, line.event.risk_status);
         state.head = line.hash;
         state.recent.clear();
         state.recent_bytes = 0;
@@ -440,7 +479,13 @@ impl Feed {
                 scanned += 1;
                 let journal::Item::Line { offset, text, .. } = item else { continue };
                 let Some(Line { seq, event, .. }) = Line::read(text) else { continue };
-                if (event.timestamp_utc, seq) < before && filter.takes(&event) {
+                if (event.timestamp_utc, seq) < before
+                    && filter.takes(&event)
+                    && filter.words.as_ref().is_none_or(|words| {
+                        // What is hidden cannot be searched for either.
+                        Item::from_line(text, self.show).is_some_and(|it| it.has(words))
+                    })
+                {
                     found.insert(Place { time: event.timestamp_utc, seq, offset });
                     if found.len() > limit + 1 {
                         found.pop_first();
@@ -478,7 +523,7 @@ impl Feed {
                 && let Some(item) = Item::from_line(text, self.show).filter(|it| it.seq > cursor.after)
             {
                 cursor.after = item.seq;
-                bytes += item.json.len();
+                bytes += item.bytes;
                 items.push(Arc::new(item));
             }
         }
@@ -548,6 +593,9 @@ impl Found {
 impl State {
     /// The answer to a question, as far as the lists have it.
     fn known(&self, filter: &Filter, before: Option<Before>, limit: usize) -> Option<Found> {
+        if filter.words.is_some() {
+            return None;
+        }
         let latest::Answer::Known(list) = self.latest.newest(filter.scope.as_deref(), filter.risk) else {
             return None;
         };
@@ -562,11 +610,11 @@ impl State {
     }
 
     fn remember(&mut self, item: Arc<Item>) {
-        self.recent_bytes += item.json.len();
+        self.recent_bytes += item.bytes;
         self.recent.push_back(item);
         while self.recent.len() > RECENT_MAX || self.recent_bytes > RECENT_BYTES_MAX {
             let Some(oldest) = self.recent.pop_front() else { break };
-            self.recent_bytes -= oldest.json.len();
+            self.recent_bytes -= oldest.bytes;
         }
     }
 
@@ -582,7 +630,7 @@ impl State {
         let mut bytes = 0;
         let fits = |it: &&Arc<Item>| {
             let fits = bytes < PAGE_BYTES_MAX;
-            bytes += it.json.len();
+            bytes += it.bytes;
             fits
         };
         Some(self.recent.iter().skip(at).take(PAGE_ITEMS_MAX).take_while(fits).cloned().collect())

@@ -159,17 +159,13 @@ async fn judge(app: &App, route: Route, form: Form, request: Request<Body>) -> R
     let headers = parts.headers;
     let bytes_max = form.bytes_max();
     let read = body::read(&headers, body, bytes_max, &app.large_bodies, PATIENCE).await;
-    let body::Read { bytes, share } = read.map_err(|it| unread(it, form))?;
+    // Its share of memory is held until the answer: what was read out of the body is as large.
+    let body::Read { bytes, share: _share } = read.map_err(|it| unread(it, form))?;
     let deadline = Instant::now() + PATIENCE;
 
     let length = bytes.len();
     let (verifier, metrics) = (app.verifier(), Arc::clone(&app.metrics));
-    let examine = move || {
-        let examined = examine(&verifier, &metrics, route, form, &headers, arrived, &bytes);
-        // Before it waits for the store: its bytes are not needed any more.
-        drop((bytes, share));
-        examined
-    };
+    let examine = move || examine(&verifier, &metrics, route, form, &headers, arrived, &bytes);
     // A batch that has no items is answered as a single request is: nothing of it was judged.
     let (form, candidates) = if length < LONG_BYTES {
         examine()?

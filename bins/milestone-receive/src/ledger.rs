@@ -11,14 +11,14 @@ use std::collections::HashMap;
 
 use milepost::{
     Error, Kind, Result, Timestamp,
-    audit::{Action, Draft, Outcome},
+    audit::{Action, Detail, Draft, Outcome},
     chain::Chain,
     clock,
     index::{Index, KeysOf},
     ingest::Receipt,
     journal::{Batch, Journal, Lines, Writer},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::record::{Entry, Refused};
 
@@ -189,8 +189,12 @@ impl Ledger {
                 break;
             }
             let seq = chain.seq + 1;
-            let mut detail = self.detail(writer.end() + batch.bytes(), seq);
-            detail["reason"] = refused.reason.code().into();
+            let detail = json!({
+                "journal": self.journal.name().as_str(),
+                "offset": writer.end() + batch.bytes(),
+                "seq": seq,
+                "reason": refused.reason.code(),
+            });
             let (line, head) = refused.to_line(seq, now, chain.prev()).map_err(|it| self.cannot_write(it))?;
             batch.push(&line);
             batch.audit(Draft { key: refused.key.clone(), ..Draft::new(Action::Receive, *outcome, detail) });
@@ -209,9 +213,10 @@ impl Ledger {
         index.finish()
     }
 
-    /// Where a record is, for its audit.
-    fn detail(&self, offset: u64, seq: u64) -> Value {
-        json!({ "journal": self.journal.name().as_str(), "offset": offset, "seq": seq })
+    /// Where a record is, for its audit. The name of a journal of ours needs no escaping.
+    fn detail(&self, offset: u64, seq: u64) -> Detail {
+        let name = self.journal.name();
+        Detail::Canonical(format!("{{\"journal\":\"{}\",\"offset\":{offset},\"seq\":{seq}}}", name.as_str()))
     }
 
     fn cannot_write(&self, cause: serde_json::Error) -> Error {
@@ -219,7 +224,7 @@ impl Ledger {
     }
 }
 
-fn draft<T: Entry>(entry: &T, outcome: Outcome, detail: Value) -> Draft {
+fn draft<T: Entry>(entry: &T, outcome: Outcome, detail: Detail) -> Draft {
     Draft {
         key: Some(entry.key().to_owned()),
         scope: entry.scope().map(str::to_owned),

@@ -1,4 +1,4 @@
-//! The questions that readers may ask: `limit`, `scope`, `riskStatus`, `since`, `cursor`.
+//! The questions that readers may ask: `limit`, `scope`, `riskStatus`, `since`, `q`, `cursor`.
 //!
 //! # Invariants
 //! - A value that makes no sense is refused with the name of its parameter; an unknown parameter is passed
@@ -31,6 +31,9 @@ pub const RISKS: [(RiskStatus, &str, &str); 4] = [
     (RiskStatus::Completed, "completed", "Completed"),
 ];
 
+/// Characters that may be searched for.
+const WORDS_CHARS_MAX: usize = 200;
+
 /// What stays readable in a query: everything that no parser takes for more than text.
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -52,6 +55,13 @@ impl Query {
                 }
                 // A form that was left empty means everything.
                 "scope" | "riskStatus" | "since" | "cursor" if value.is_empty() => {}
+                "q" => {
+                    let words = text::trim(&value).to_lowercase();
+                    if words.chars().count() > WORDS_CHARS_MAX {
+                        return Err(format!("q has more than {WORDS_CHARS_MAX} characters"));
+                    }
+                    parsed.filter.words = Some(words).filter(|it| !it.is_empty());
+                }
                 "since" => {
                     let since = Timestamp::parse_rfc3339(&value);
                     parsed.filter.since = Some(since.map_err(|_| {
@@ -97,6 +107,12 @@ pub fn after(query: Option<&str>) -> Result<Option<u64>, String> {
         return Ok(None);
     };
     value.ok().and_then(|it| it.parse().ok()).map(Some).ok_or_else(|| "after must be a seq".to_owned())
+}
+
+/// The id in `?milestone=`, for the page of one.
+pub fn milestone(query: Option<&str>) -> Option<String> {
+    let (_, value) = pairs(query.unwrap_or_default()).find(|it| it.0 == "milestone")?;
+    value.ok().filter(|it| !it.is_empty())
 }
 
 /// `text` as a value in a query.

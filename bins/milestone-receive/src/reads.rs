@@ -1,15 +1,15 @@
 //! What readers may ask as JSON: the newest milestones, the dead letters, health, metrics.
 //!
 //! # Invariants
-//! - Dead letters and metrics are for this machine only: not on a public address, and not through a proxy
+//! - Dead letters and metrics are for the operator only: not on a public address, and not through a proxy
 //!   that offers us under a public name.
-//! - Nothing here waits for the store.
+//! - Nothing here waits for the store but looking one milestone up by its id.
 
 use std::sync::Arc;
 
 use axum::{
     body::Bytes,
-    extract::{Path, RawQuery, State},
+    extract::{Extension, Path, RawQuery, State},
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -20,8 +20,9 @@ use crate::{
     app::App,
     cache,
     feed::Page,
+    item::Item,
     query::{self, Query},
-    site::is_local,
+    site::{Door, is_operator},
 };
 
 /// Items of `latest` when nothing is said.
@@ -53,7 +54,7 @@ pub async fn latest(State(app): State<Arc<App>>, headers: HeaderMap, RawQuery(qu
         if at > 0 {
             body.push(',');
         }
-        body.push_str(&item.json);
+        body.push_str(item.json());
     }
     body.push(']');
     if let Some(next) = next {
@@ -67,15 +68,10 @@ pub async fn latest(State(app): State<Arc<App>>, headers: HeaderMap, RawQuery(qu
 
 /// `GET /api/milestones/{id}`: the item of one milestone, by its id.
 pub async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
-    let found = match app.store.find(id).await {
-        Ok(None) => Ok(None),
-        Ok(Some(offset)) => app.feed.at(offset).await,
-        Err(error) => Err(error),
-    };
-    match found {
+    match find_one(&app, id).await {
         Ok(Some(item)) => {
             let mut body = String::from("{\"ok\":true,\"item\":");
-            body.push_str(&item.json);
+            body.push_str(item.json());
             body.push('}');
             answer::with_type(StatusCode::OK, JSON, body)
         }
@@ -84,9 +80,21 @@ pub async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Respons
     }
 }
 
+/// The milestone with this id.
+pub async fn find_one(app: &App, id: String) -> milepost::Result<Option<Item>> {
+    match app.store.find(id).await? {
+        Some(offset) => app.feed.at(offset).await,
+        None => Ok(None),
+    }
+}
+
 /// `GET /api/milestones/dead-letter`
-pub async fn dead_letters(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    if !is_local(&app.site, &headers) {
+pub async fn dead_letters(
+    State(app): State<Arc<App>>,
+    Extension(door): Extension<Door>,
+    headers: HeaderMap,
+) -> Response {
+    if !is_operator(&app.site, door, &headers) {
         return not_public();
     }
     let (items, count) = app.dead_letters.last();
@@ -94,10 +102,18 @@ pub async fn dead_letters(State(app): State<Arc<App>>, headers: HeaderMap) -> Re
 }
 
 /// `GET /healthz`: 503 while nothing can be stored. Being asked, it has the store looked at: the next answer tells.
-pub async fn health(State(app): State<Arc<App>>) -> Response {
+pub async fn health(
+    State(app): State<Arc<App>>,
+    Extension(door): Extension<Door>,
+    headers: HeaderMap,
+) -> Response {
     if app.store.is_well() {
         let (seq, _) = app.feed.head();
-        answer::json(StatusCode::OK, &json!({ "ok": true, "seq": seq }))
+        let is_operator = is_operator(&app.site, door, &headers);
+        answer::json(
+            StatusCode::OK,
+            &if is_operator { json!({ "ok": true, "seq": seq }) } else { json!({ "ok": true }) },
+        )
     } else {
         app.store.probe();
         answer::unavailable("the last batch could not be stored")
@@ -105,8 +121,12 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
 }
 
 /// `GET /metrics`
-pub async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    if !is_local(&app.site, &headers) {
+pub async fn metrics(
+    State(app): State<Arc<App>>,
+    Extension(door): Extension<Door>,
+    headers: HeaderMap,
+) -> Response {
+    if !is_operator(&app.site, door, &headers) {
         return not_public();
     }
     let (seq, _) = app.feed.head();
@@ -122,5 +142,8 @@ pub fn cannot_read(app: &App, error: &milepost::Error) -> Response {
 }
 
 fn not_public() -> Response {
-    answer::refused(StatusCode::FORBIDDEN, "served only to this machine, on a loopback address")
+    answer::refused(
+        StatusCode::FORBIDDEN,
+        "served only to the operator: at --admin-listen, or on a loopback address without a proxy",
+    )
 }

@@ -25,7 +25,10 @@ use milepost::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::reason::Kept;
+use crate::{
+    item::{ShowEvidence, hide},
+    reason::Kept,
+};
 
 /// Bytes of a refused request that are kept: all that a request may have (`ingest::BODY_BYTES_MAX`). Only numbers
 /// can take more room here than there, and a line has its limit.
@@ -186,6 +189,28 @@ impl Entry for Milestone {
     fn to_request(&self) -> Value {
         serde_json::json!({ "idempotencyKey": self.key, "sentAtUtc": self.sent_at, "event": self.event })
     }
+}
+
+/// A line of `feed.jsonl` as the body it came in.
+#[derive(Debug)]
+pub struct ToPull {
+    /// The idempotency key.
+    pub key: String,
+    /// `sentAtUtc` as it was received.
+    pub sent_at: String,
+    /// The event, with its evidence as far as it is shown.
+    pub event: MilestoneEvent,
+    /// When it was received.
+    pub received_at: Timestamp,
+}
+
+/// Reads a line of `feed.jsonl` for those who pull; `None` when it is damaged.
+pub fn to_pull(line: &[u8], show: ShowEvidence) -> Option<ToPull> {
+    let line: FeedLine<MilestoneEvent> = serde_json::from_str(std::str::from_utf8(line).ok()?).ok()?;
+    let mut event = line.event;
+    event.evidence.iter_mut().for_each(|it| hide(it, show));
+    let (key, sent_at, received_at) = (line.idempotency_key, line.sent_at_utc, line.received_at_utc);
+    Some(ToPull { key, sent_at, event, received_at })
 }
 
 #[derive(Serialize, Deserialize)]

@@ -25,7 +25,7 @@ use milepost::{
     audit::Outcome,
     cli::Messages,
     ingest::Receipt,
-    journal::{BATCH_BYTES_MAX, Journal, JournalName},
+    journal::{Journal, JournalName},
     logs::Logs,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -41,6 +41,9 @@ use crate::{
 
 /// Requests that may wait: more than there are connections, so that the connections are the bound.
 const WAITING_MAX: usize = 2048;
+/// Bytes of requests that are stored together. Less than a journal takes: what is made of them, lines, audit records
+/// and answers, is in memory at the same time.
+const TOGETHER_BYTES_MAX: usize = 1 << 20;
 /// How long a journal's lock is waited for: less than a request waits (`ingest::PATIENCE`), so that it hears
 /// why.
 pub const LOCK_WAIT: Duration = Duration::from_secs(7);
@@ -252,7 +255,7 @@ impl Keeper {
                 let mut bytes = 0;
                 let ends = jobs.iter().position(|it| {
                     bytes += it.1;
-                    bytes >= BATCH_BYTES_MAX
+                    bytes >= TOGETHER_BYTES_MAX
                 });
                 let rest = jobs.split_off(ends.map_or(jobs.len(), |it| it + 1));
                 self.commit(jobs);

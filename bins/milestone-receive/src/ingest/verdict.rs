@@ -11,9 +11,9 @@ use milepost::ingest::{
 
 use crate::{answer, reason::Kept, store};
 
-/// Items in a batch: at some hundred, what a request costs no longer shows.
-pub const BATCH_ITEMS_MAX: usize = 512;
-const BATCH_ITEMS_MAX_TEXT: &str = "512";
+/// Items in a batch: at a hundred, what a request costs no longer shows, and more only takes memory.
+pub const BATCH_ITEMS_MAX: usize = 128;
+const BATCH_ITEMS_MAX_TEXT: &str = "128";
 
 /// What an item is about.
 #[derive(Clone, Debug)]

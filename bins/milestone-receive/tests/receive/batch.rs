@@ -34,9 +34,9 @@ fn an_acknowledgement_says_how_many_may_come_together() {
     let receiver = folder.start();
     let header = |answer: &Response| answer.header(batch::HEADER).and_then(batch::items_max);
     for _ in ["accepted", "duplicate"] {
-        assert_eq!(header(&receiver.emit("a", &Value::Null)), Some(512));
+        assert_eq!(header(&receiver.emit("a", &Value::Null)), Some(128));
     }
-    assert_eq!(header(&post(&receiver, &[alone(&event("a", &Value::Null))])), Some(512));
+    assert_eq!(header(&post(&receiver, &[alone(&event("a", &Value::Null))])), Some(128));
     assert_eq!(header(&receiver.emit("a", &json!({ "claim": "Other." }))), None);
     assert_eq!(header(&receiver.get("/healthz")), None);
 }
@@ -130,7 +130,7 @@ fn a_batch_as_a_whole_goes_through_the_checks_of_a_request() {
     let receiver = folder.start();
     let fine = batch_of(batch::MILESTONES_PATH, &[alone(&event("a", &Value::Null))]);
     let nested = format!("[{}]", "[".repeat(64) + &"]".repeat(64));
-    let many: Vec<_> = (0..513).map(|it| alone(&event(&format!("m{it}"), &Value::Null))).collect();
+    let many: Vec<_> = (0..129).map(|it| alone(&event(&format!("m{it}"), &Value::Null))).collect();
     let with_body = |body: &[u8]| signed_body(batch::MILESTONES_PATH, "a batch", body);
     let expected = [
         (fine.clone().without(&["x-openclaw-signature", "webhook-signature"]), 401, "came without"),
@@ -138,7 +138,7 @@ fn a_batch_as_a_whole_goes_through_the_checks_of_a_request() {
         (fine.clone().replacing("content-type", "text/plain"), 415, "application/json"),
         (fine.clone().body(&vec![b' '; (8 << 20) + 1]), 413, "8 MiB"),
         (with_body(b"{\"items\":[]}"), 400, "0 items"),
-        (with_body(&batch::body(&many)), 400, "513 items"),
+        (with_body(&batch::body(&many)), 400, "129 items"),
         (with_body(b"[]"), 400, "items"),
         (with_body(b"{\"items\":[1],\"more\":1}"), 400, "items"),
         (with_body(b"{\"items\":[{\"a\":1,\"a\":2}]}"), 400, "duplicate key"),
@@ -190,14 +190,14 @@ fn what_may_pass_is_503_for_the_whole_and_a_retry_finds_everything_once() {
 fn a_long_batch_is_whole_and_in_order() {
     let folder = Folder::new();
     let receiver = folder.start();
-    let items: Vec<_> = (0..512)
+    let items: Vec<_> = (0..128)
         .map(|it| alone(&event(&format!("m{it}"), &json!({ "nextAction": "x".repeat(9000) }))))
         .collect();
     let answer = post(&receiver, &items);
     assert!(statuses(&answer).iter().all(|it| it == "accepted"));
     let ids = folder.lines("receive/feed.jsonl");
-    assert!((0..512).all(|it| ids[it]["event"]["milestoneId"] == format!("m{it}")));
-    assert_eq!(folder.verify_chain("receive/feed.jsonl"), 512);
+    assert!((0..128).all(|it| ids[it]["event"]["milestoneId"] == format!("m{it}")));
+    assert_eq!(folder.verify_chain("receive/feed.jsonl"), 128);
     assert_eq!(
         receiver.post(&signed(&event("m7", &json!({ "nextAction": "x".repeat(9000) })))).verdict().1,
         "duplicate"

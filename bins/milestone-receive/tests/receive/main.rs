@@ -3,10 +3,13 @@
 
 mod authenticity;
 mod batch;
+mod browser;
 mod client;
 mod contract;
+mod doors;
 mod identity;
 mod limits;
 mod process;
 mod reads;
 mod stream;
+mod syndication;

@@ -15,6 +15,8 @@ use rustix::{
 
 use crate::requests::{self, Wire};
 
+/// What is read at a time.
+const READ_BYTES: usize = 16 << 10;
 /// Nothing that is waited for takes so long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -165,7 +167,7 @@ impl Connection {
     /// Reads once, waiting if need be.
     fn take(&mut self) -> Result<()> {
         let start = self.unread.len();
-        self.unread.resize(start + 16384, 0);
+        self.unread.resize(start + READ_BYTES, 0);
         let read = self.stream.read(&mut self.unread[start..]).map_err(|it| failed("cannot read", it))?;
         self.unread.truncate(start + read);
         match read {
@@ -177,7 +179,7 @@ impl Connection {
 
 /// The length of the whole answer that `bytes` begin with, if all of it has come.
 fn whole_answer(bytes: &[u8]) -> Result<Option<usize>> {
-    let Some(head) = bytes.windows(4).position(|it| it == b"\r\n\r\n") else { return Ok(None) };
+    let Some(head) = memchr::memmem::find(bytes, b"\r\n\r\n") else { return Ok(None) };
     let text = String::from_utf8_lossy(&bytes[..head]);
     let length = text.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
@@ -188,7 +190,7 @@ fn whole_answer(bytes: &[u8]) -> Result<Option<usize>> {
         return Ok(None);
     }
     let body = &bytes[head + 4..whole];
-    let has = |word: &[u8]| body.windows(word.len()).any(|it| it == word);
+    let has = |word: &[u8]| memchr::memmem::find(body, word).is_some();
     if !text.starts_with("HTTP/1.1 200 ") || has(b"\"rejected\"") || has(b"\"duplicate\"") {
         let shown: String = String::from_utf8_lossy(&bytes[..whole]).chars().take(600).collect();
         return Err(Error::new(Kind::No, "", format!("an answer is not the wanted one: {shown:?}")));
