@@ -59,3 +59,19 @@ need_rust() {
     say "$target belongs to somebody else; building in $CARGO_TARGET_DIR"
   fi
 }
+
+# Makes sure that a program of a Python package is there, in an environment of its own; sets PYTHON_PROGRAM to it.
+# "need_python_program schemathesis 4.32.5". The package's version is pinned, as are our crates.
+need_python_program() {
+  local name=$1 version=$2
+  local dir=${CARGO_TARGET_DIR:-$ROOT/target}/python/$name-$version
+  PYTHON_PROGRAM=$dir/bin/$name
+  [ ! -x "$PYTHON_PROGRAM" ] || return 0
+  python3 -c 'import venv, ensurepip' 2>/dev/null || install_packages python3 python3-venv
+  say "installing $name $version from PyPI"
+  rm -rf "$dir"
+  if ! { python3 -m venv "$dir" && "$dir/bin/pip" install --quiet --disable-pip-version-check "$name==$version"; }; then
+    rm -rf "$dir"
+    die "cannot install $name from PyPI"
+  fi
+}

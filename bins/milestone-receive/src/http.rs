@@ -152,7 +152,7 @@ async fn connection<S: Connected + Sync>(
     stream: S,
     peer: Peer,
     door: Door,
-    router: Router,
+    routes: Router,
     mut stop: watch::Receiver<bool>,
 ) {
     // Whoever connects and says nothing gets no buffers.
@@ -164,11 +164,11 @@ async fn connection<S: Connected + Sync>(
         return;
     }
     let io = TokioIo::new(Stalling::new(stream));
-    let routes = TowerToHyperService::new(router);
+    let answers = TowerToHyperService::new(routes);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(door);
-        routes.call(request)
+        answers.call(request)
     });
     let mut served = pin!(
         http1::Builder::new()

@@ -25,6 +25,10 @@ use crate::site::Door;
 /// The name of a systemd socket (`FileDescriptorName=`) that is the operator's.
 const ADMIN_NAME: &str = "admin";
 
+/// Connections that may wait to be accepted; the kernel cuts it to its own limit. The 128 of the standard library
+/// are few when thousands come at once, and whoever does not fit waits for seconds.
+const BACKLOG: i32 = 4096;
+
 /// A place to listen at, as the operator names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -131,6 +135,7 @@ impl Listener {
 
     fn of_tcp(socket: TcpListener, is_admin: bool) -> io::Result<Listener> {
         socket.set_nonblocking(true)?;
+        rustix::net::listen(&socket, BACKLOG)?;
         let address = socket.local_addr()?;
         let is_loopback = address.ip().to_canonical().is_loopback();
         let name = format!("http://{address}");
@@ -144,6 +149,7 @@ impl Listener {
 
     fn of_unix(socket: UnixListener, is_admin: bool) -> io::Result<Listener> {
         socket.set_nonblocking(true)?;
+        rustix::net::listen(&socket, BACKLOG)?;
         let address = socket.local_addr()?;
         let name = format!("unix:{}", address.as_pathname().unwrap_or(Path::new("?")).display());
         Ok(Listener { socket: Socket::Unix(socket), door: Door::of_unix(is_admin), name, file: None })

@@ -1,4 +1,4 @@
-//! `GET /openapi.json`: this receiver as OpenAPI 3.1 describes it.
+//! `GET /openapi.json`: this receiver as `OpenAPI` 3.1 describes it.
 //!
 //! The paths are written by hand (`assets/openapi.json`); what a body looks like is not said twice: the public
 //! schemas are put in as components.

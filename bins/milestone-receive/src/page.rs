@@ -80,11 +80,12 @@ async fn one(app: &Arc<App>, id: String) -> Response {
     };
     let mut html = String::with_capacity(8192);
     let status = if found.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
-    // Writing into memory cannot fail.
-    let _ = match found {
-        Some(item) => write_one(&mut html, &item, clock::now()),
-        None => write_none(&mut html),
-    };
+    if let Some(item) = found {
+        // Writing into memory cannot fail.
+        let _ = write_one(&mut html, &item, clock::now());
+    } else {
+        write_none(&mut html);
+    }
     answer::with_type(status, HTML, html)
 }
 
@@ -284,12 +285,11 @@ fn write_one(html: &mut String, item: &Item, now: Timestamp) -> fmt::Result {
     Ok(())
 }
 
-fn write_none(html: &mut String) -> fmt::Result {
+fn write_none(html: &mut String) {
     html.push_str(TOP);
     html.push_str(
         "</header>\n<main id=\"one\">\n<section class=\"empty\"><h2>There is no such milestone</h2>\n\
          <p>It may not have arrived yet. <a href=\"/\">All milestones</a></p></section>\n</main>\n<footer>\n",
     );
     html.push_str(BOTTOM);
-    Ok(())
 }

@@ -17,7 +17,8 @@ impl Peer {
     /// The peer at an address: an IPv4 address, or the /64 that one IPv6 customer has.
     pub fn of(address: IpAddr) -> Peer {
         match address.to_canonical() {
-            it if it.is_loopback() => Peer(None),
+            IpAddr::V4(it) if it.is_loopback() => Peer(None),
+            IpAddr::V6(it) if it.is_loopback() => Peer(None),
             IpAddr::V6(it) => Peer(Some(IpAddr::V6(Ipv6Addr::from_bits(it.to_bits() >> 64 << 64)))),
             it @ IpAddr::V4(_) => Peer(Some(it)),
         }

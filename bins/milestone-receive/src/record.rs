@@ -410,7 +410,9 @@ pub fn names_of_milestone(line: &[u8], name: &mut dyn FnMut(&str)) {
         milestone_id: String,
     }
     if let Ok(it) = serde_json::from_slice::<Names>(line) {
-        milestone_names(&it.idempotency_key, &it.event.milestone_id).iter().for_each(|it| name(it));
+        for it in milestone_names(&it.idempotency_key, &it.event.milestone_id) {
+            name(&it);
+        }
     }
 }
 

@@ -114,8 +114,7 @@ pub fn base(site: &Site, headers: &HeaderMap) -> String {
     }
     let asked = headers.get(header::HOST).and_then(|it| it.to_str().ok()).unwrap_or_default();
     let is_plain = |it: &u8| it.is_ascii_alphanumeric() || b"-._:[]".contains(it);
-    let host =
-        if !asked.is_empty() && asked.as_bytes().iter().all(|it| is_plain(it)) { asked } else { "localhost" };
+    let host = if !asked.is_empty() && asked.as_bytes().iter().all(is_plain) { asked } else { "localhost" };
     format!("http://{host}")
 }
 

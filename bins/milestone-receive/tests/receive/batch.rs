@@ -168,6 +168,7 @@ fn an_item_that_would_be_too_large_alone_is_refused_and_the_others_are_taken() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test damages files itself")]
 fn what_may_pass_is_503_for_the_whole_and_a_retry_finds_everything_once() {
     let folder = Folder::new();
     let receiver = folder.start();

@@ -9,6 +9,7 @@ mod contract;
 mod doors;
 mod identity;
 mod limits;
+mod openapi;
 mod process;
 mod reads;
 mod stream;

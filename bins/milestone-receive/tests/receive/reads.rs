@@ -181,12 +181,15 @@ fn pages(receiver: &Receiver, query: &str) -> (Vec<String>, usize) {
         let items = answer.json()["items"].as_array().unwrap().clone();
         all.extend(items.iter().map(|it| it["milestoneId"].as_str().unwrap().to_owned()));
         match answer.json().get("next") {
-            Some(next) => cursor = next.as_str().unwrap().to_owned(),
+            Some(next) => next.as_str().unwrap().clone_into(&mut cursor),
             None => return (all, count),
         }
     }
     unreachable!()
 }
+
+/// Minute, seq, id, scope and risk status of a milestone.
+type Emitted = (u64, u64, String, &'static str, &'static str);
 
 #[test]
 fn pages_show_everything_once_newest_first_however_far_back() {
@@ -220,7 +223,7 @@ fn pages_show_everything_once_newest_first_however_far_back() {
         );
     }
     expected.sort_by(|a, b| b.cmp(a));
-    let ids = |takes: &dyn Fn(&(u64, u64, String, &str, &str)) -> bool| {
+    let ids = |takes: &dyn Fn(&Emitted) -> bool| {
         expected.iter().filter(|it| takes(it)).map(|it| it.2.clone()).collect::<Vec<_>>()
     };
     let check = |receiver: &Receiver| {

@@ -64,12 +64,12 @@ fn item(prefix: &str, at: usize) -> (String, Vec<u8>) {
 }
 
 fn post(signer: &Signer, path: &str, id: &str, body: &[u8]) -> Wire {
-    let signed = signer.headers(clock::now(), id, body);
+    let headers = signer.headers(clock::now(), id, body);
     let mut request = format!(
         "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n",
         body.len()
     );
-    for (name, value) in signed.pairs() {
+    for (name, value) in headers.pairs() {
         request.extend([name, ": ", value, "\r\n"]);
     }
     request.push_str("\r\n");
