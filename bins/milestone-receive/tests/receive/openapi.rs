@@ -13,7 +13,7 @@ fn the_description_names_every_route() {
     let document = receiver.get("/openapi.json").json();
     assert_eq!(document["openapi"], "3.1.0");
     let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
-    assert_eq!(paths.len(), 14, "{paths:?}");
+    assert_eq!(paths.len(), 15, "{paths:?}");
     for path in paths {
         // A GET of a path that only takes POST is told so, and nothing is unknown.
         let status =
