@@ -52,8 +52,9 @@ const RECENT_BYTES_MAX: usize = 4 << 20;
 /// Items that are read from the journal at a time, and bytes of their lines.
 const PAGE_ITEMS_MAX: usize = 64;
 const PAGE_BYTES_MAX: usize = 64 << 10;
-/// Reads of the journal at a time: they take turns on one disk anyway.
-const READS_MAX: usize = 4;
+/// Reads of the journal at a time: half of the threads for what takes long (`THREADS_MAX` in main), so that readers
+/// never keep long batches from being examined.
+const READS_MAX: usize = 2;
 /// Lines that one question about the past looks at before it answers with what it has.
 const SCANNED_MAX: usize = 20_000;
 /// Damaged lines that are remembered as told.
@@ -417,7 +418,9 @@ impl Feed {
             && let Some(scope) = &filter.scope
             && self.state().latest.is_dropped(scope)
         {
-            self.restore(scope)?;
+            if !self.restore(scope)? {
+                return Ok(Page { items: Vec::new(), next: None });
+            }
             known = self.state().known(filter, before, limit);
         }
         let Found { places, next } = match known {
@@ -496,8 +499,9 @@ impl Feed {
         Ok(Found::of(found, limit))
     }
 
-    /// Makes the lists of a scope again by reading the whole feed.
-    fn restore(&self, scope: &str) -> Result<()> {
+    /// Makes the lists of a scope again by reading the whole feed; false when it has no milestone. Then nothing is
+    /// kept: whoever asks for scopes that never were must not drive out those that are.
+    fn restore(&self, scope: &str) -> Result<bool> {
         let mut lists = Lists::default();
         let mut reader = Reader::open_at(self.logs(), self.journal.name(), 0)?;
         let until = reader.end();
@@ -506,8 +510,11 @@ impl Feed {
         let mut state = self.state();
         reader.refresh()?;
         add_scope(&mut lists, &mut reader, scope, state.end)?;
-        state.latest.restore(scope, lists);
-        Ok(())
+        let is_there = !lists.is_empty();
+        if is_there {
+            state.latest.restore(scope, lists);
+        }
+        Ok(is_there)
     }
 
     fn read_after(&self, from: Cursor) -> Result<(Vec<Arc<Item>>, Cursor)> {

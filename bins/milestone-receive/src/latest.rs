@@ -85,6 +85,11 @@ impl Lists {
         self.last_seq = self.last_seq.max(place.seq);
     }
 
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
     fn of(&self, risk: Option<RiskStatus>) -> &BTreeSet<Place> {
         risk.map_or(&self.all, |it| &self.by_risk[risk_index(it)])
     }

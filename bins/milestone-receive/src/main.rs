@@ -84,6 +84,9 @@ use crate::{
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Threads for what takes long: reading the journal, and examining long batches. `READS_MAX` in feed is half of it.
+const THREADS_MAX: usize = 4;
+
 /// The result line: scripts wait for it, and learn the port.
 #[derive(Serialize)]
 struct Listening {
@@ -144,7 +147,7 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(2)
+        .max_blocking_threads(THREADS_MAX)
         .build()
         .map_err(|it| Error::new(Kind::Temporary, "", "cannot start").because(it))?;
     let files: Vec<PathBuf> = listeners.iter().filter_map(Listener::file).collect();

@@ -124,7 +124,8 @@ async fn feed(
         Err(error) => return cannot_read(app, &error),
     };
     let host = base.split_once("://").map_or(base.as_str(), |it| it.1);
-    let host = host.rsplit_once(':').map_or(host, |it| it.0);
+    // Of an IPv6 address the colons within the brackets stay.
+    let host = host.rsplit_once(':').filter(|it| !it.1.ends_with(']')).map_or(host, |it| it.0);
     let about = About { base: &base, own: own.clone(), host };
     let body = Bytes::from(write(&about, &items));
     app.cache.put(&version, &own, &body);
