@@ -45,10 +45,12 @@ apt_get() {
 }
 
 # Makes sure that a package of PyPI is there, for tests: "need_pypi NAME VERSION". It lies in an environment of its own
-# in the build folder, where `milepost_testing::python` finds it; so call need_rust first.
+# in the build folder, where `milepost_testing::python` finds it, and $PYTHON_BIN is where its programs are; so call
+# need_rust first.
 need_pypi() {
   local name=$1 version=$2
   local dir=${CARGO_TARGET_DIR:-$ROOT/target}/python/$name-$version
+  export PYTHON_BIN=$dir/bin
   [ ! -e "$dir/installed" ] || return 0
   need python3
   # Debian has a part of it in a package of its own.
@@ -77,3 +79,4 @@ need_rust() {
     say "$target belongs to somebody else; building in $CARGO_TARGET_DIR"
   fi
 }
+

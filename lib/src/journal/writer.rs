@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Extent, JournalName, Lines, Position, Reader, Resync, active::Active, fingerprint, reader};
 use crate::{
     Error, Kind, Result,
-    audit::{self, Action, Draft, Outcome},
+    audit::{self, Action, Detail, Draft, Outcome},
     chain::Chain,
     logs::Logs,
 };
@@ -87,6 +87,11 @@ impl Journal {
     /// The position after the last line below the mark, and that line; `None` in an empty journal.
     pub fn last_line(&self) -> Result<Option<(Position, Vec<u8>)>> {
         reader::last_line(&self.logs, &self.name)
+    }
+
+    /// The last lines below the mark, at most `count`, in order. Their cost is theirs, not the journal's.
+    pub fn last_lines(&self, count: usize) -> Result<Vec<Vec<u8>>> {
+        reader::last_lines(&self.logs, &self.name, count)
     }
 
     /// Look-ups of single lines by their offset.
@@ -216,12 +221,17 @@ impl Batch {
     }
 
     /// The audit records, with fingerprints of the records that they tell of, which begin at `base` of the journal
-    /// `name`: so the audit's chain says what was in the journal, not only where.
+    /// `name`: so the audit's chain says what was in the journal, not only where. Those whose detail is text already
+    /// are of journals that are chains themselves.
     fn attested(&self, name: &JournalName, base: u64) -> Vec<Draft> {
         let mut drafts = self.drafts.clone();
-        for draft in drafts.iter_mut().filter(|it| it.detail["journal"] == name.as_str()) {
+        for draft in &mut drafts {
+            let Detail::Value(detail) = &mut draft.detail else { continue };
+            if detail["journal"] != name.as_str() {
+                continue;
+            }
             let at = |field: &str| {
-                let offset = draft.detail[field].as_u64()?.checked_sub(base)?;
+                let offset = detail[field].as_u64()?.checked_sub(base)?;
                 usize::try_from(offset).ok().filter(|it| *it <= self.lines.len())
             };
             let fingerprint = match (at("offset"), at("from"), at("to")) {
@@ -229,7 +239,7 @@ impl Batch {
                 (None, Some(from), Some(to)) if from < to => Some(fingerprint_of_all(&self.lines[from..to])),
                 _ => None,
             };
-            if let (Some(fingerprint), Value::Object(detail)) = (fingerprint, &mut draft.detail) {
+            if let (Some(fingerprint), Value::Object(detail)) = (fingerprint, detail) {
                 detail.insert("fingerprint".to_owned(), fingerprint.into());
             }
         }
