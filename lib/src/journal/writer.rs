@@ -221,29 +221,48 @@ impl Batch {
     }
 
     /// The audit records, with fingerprints of the records that they tell of, which begin at `base` of the journal
-    /// `name`: so the audit's chain says what was in the journal, not only where. Those whose detail is text already
-    /// are of journals that are chains themselves.
+    /// `name`: so the audit's chain says what was in the journal, not only where.
     fn attested(&self, name: &JournalName, base: u64) -> Vec<Draft> {
         let mut drafts = self.drafts.clone();
         for draft in &mut drafts {
-            let Detail::Value(detail) = &mut draft.detail else { continue };
-            if detail["journal"] != name.as_str() {
-                continue;
-            }
-            let at = |field: &str| {
-                let offset = detail[field].as_u64()?.checked_sub(base)?;
-                usize::try_from(offset).ok().filter(|it| *it <= self.lines.len())
-            };
-            let fingerprint = match (at("offset"), at("from"), at("to")) {
-                (Some(offset), ..) => self.lines[offset..].split(|it| *it == b'\n').next().map(fingerprint),
-                (None, Some(from), Some(to)) if from < to => Some(fingerprint_of_all(&self.lines[from..to])),
-                _ => None,
-            };
-            if let (Some(fingerprint), Value::Object(detail)) = (fingerprint, detail) {
-                detail.insert("fingerprint".to_owned(), fingerprint.into());
+            match &mut draft.detail {
+                Detail::Value(detail) if detail["journal"] == name.as_str() => {
+                    let at = |field: &str| self.index_of(detail[field].as_u64()?, base);
+                    let fingerprint = match (at("offset"), at("from"), at("to")) {
+                        (Some(offset), ..) => self.fingerprint_at(offset),
+                        (None, Some(from), Some(to)) if from < to => {
+                            Some(fingerprint_of_all(&self.lines[from..to]))
+                        }
+                        _ => None,
+                    };
+                    if let (Some(fingerprint), Value::Object(detail)) = (fingerprint, detail) {
+                        detail.insert("fingerprint".to_owned(), fingerprint.into());
+                    }
+                }
+                Detail::Value(_) => {}
+                // The same in the text, where it is the first field by its name.
+                Detail::Canonical(detail) => {
+                    let rest =
+                        detail.strip_prefix("{\"journal\":\"").and_then(|it| it.strip_prefix(name.as_str()));
+                    let offset = rest.and_then(|it| it.strip_prefix("\",\"offset\":"));
+                    let digits = offset.map(|it| it.split([',', '}']).next().unwrap_or_default());
+                    let offset = digits.and_then(|it| self.index_of(it.parse().ok()?, base));
+                    if let Some(fingerprint) = offset.and_then(|it| self.fingerprint_at(it)) {
+                        detail.insert_str(1, &format!("\"fingerprint\":\"{fingerprint}\","));
+                    }
+                }
             }
         }
         drafts
+    }
+
+    /// Where in `lines` a logical offset is.
+    fn index_of(&self, offset: u64, base: u64) -> Option<usize> {
+        usize::try_from(offset.checked_sub(base)?).ok().filter(|it| *it <= self.lines.len())
+    }
+
+    fn fingerprint_at(&self, index: usize) -> Option<String> {
+        self.lines[index..].split(|it| *it == b'\n').next().map(fingerprint)
     }
 }
 

@@ -71,6 +71,9 @@ fn watch_delivers_what_comes_and_ends_by_sigterm_after_what_is_in_flight() {
     enqueue(&scratch, &["m3", "m4"]);
     wait_until(|| server.requests().len() == 3);
     terminate(&watching);
+    // The signal must have reached it before the answer does.
+    let status = format!("/proc/{}/status", watching.id());
+    wait_until(|| std::fs::read_to_string(&status).unwrap().contains("ShdPnd:\t0000000000000000"));
     go.send(()).unwrap();
     let run = Run::of(watching).exits(0);
     assert_eq!(server.ids(), ["m1", "m2", "m3"]);
