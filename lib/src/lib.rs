@@ -40,6 +40,8 @@ pub mod ingest;
 pub mod secret;
 pub mod signing;
 
+pub mod conservation;
+
 pub mod cli;
 pub mod input;
 

@@ -116,6 +116,27 @@ fn start_file(queue: &JournalName) -> String {
     format!("{}-source.json", queue.stem().unwrap_or(queue.as_str()))
 }
 
+/// What `X-source.json` says.
+#[derive(Clone, Debug)]
+pub struct StartSaid {
+    /// The journal that the queue is filled from.
+    pub source: JournalName,
+    /// Where to begin in it.
+    pub position: Position,
+    /// Where the queue ended when this was said.
+    pub queue_offset: u64,
+}
+
+/// What `X-source.json` of a queue says, if it is there and can be read.
+pub fn start_of(logs: &Logs, queue: &JournalName) -> Option<StartSaid> {
+    match state_file::load::<Start>(logs, &start_file(queue)) {
+        Ok(Loaded::Found(Start { source, position, queue_offset, .. })) => {
+            Some(StartSaid { source: JournalName::internal(source), position, queue_offset })
+        }
+        _ => None,
+    }
+}
+
 /// Where the queue's writer goes on in `source`.
 pub fn resume(queue: &Journal, source: &JournalName) -> Result<Position> {
     let last = queue.last_line()?;

@@ -33,13 +33,9 @@ impl Settled {
 
     /// Whether the record `line` at this logical offset of the queue is acknowledged, given up or set aside.
     pub fn holds(&self, offset: u64, line: &[u8]) -> bool {
-        let cursor = &self.state.cursor;
-        if offset >= cursor.offset || cursor.ahead.contains(&offset) {
-            return cursor.ahead.contains(&offset);
-        }
-        // What is no record at all was set aside when the mark passed it.
-        let Some(head) = Head::read(line) else { return true };
-        self.state.retries.covering(head.scope.as_deref(), &head.key, offset).is_none()
+        // What is no record at all was set aside when it was read.
+        let Some(head) = Head::read(line) else { return offset < self.state.cursor.offset };
+        !self.state.owes(head.scope.as_deref(), &head.key, offset)
     }
 }
 

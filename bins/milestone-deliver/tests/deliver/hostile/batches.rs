@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use milepost_testing::hostile::{Batched, Framing, Hostile, Mode, Part, Way};
+use milepost_testing::hostile::{Batched, Framing, Hostile, Mode, Part, Request, Way};
 
 use super::bench::{Bench, CONCURRENCY, check_requests};
 use crate::queue::SECRET;
@@ -44,6 +44,7 @@ fn meet(batched: &Batched) {
             let came: Vec<_> = stored.iter().filter(|it| ours.contains(it)).collect();
             assert_eq!(came, expected, "{batched:?}");
         }
+        assert!(server.requests().iter().any(Request::is_batch), "none was sent");
         check_requests(&server, &[SECRET]);
     }
 }
