@@ -33,7 +33,7 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use conn::Conn;
-pub use mode::{Early, Framing, Mode, Part, Way, gzip_bomb};
+pub use mode::{Batched, Early, Framing, Mode, Part, Way, gzip_bomb};
 pub use request::Request;
 pub use tls::{Authority, Certificate};
 
@@ -154,10 +154,9 @@ impl Hostile {
     /// The bodies that came whole, by key; panics when one key came with two bodies.
     pub fn bodies(&self) -> BTreeMap<String, Vec<u8>> {
         let mut bodies: BTreeMap<String, Vec<u8>> = BTreeMap::new();
-        for request in self.requests().into_iter().filter(|it| !it.body.is_empty()) {
-            let key = request.key().unwrap();
-            let first = bodies.entry(key.clone()).or_insert_with(|| request.body.clone());
-            assert_eq!(*first, request.body, "{key} came with another body");
+        for (key, body) in self.requests().iter().flat_map(Request::items) {
+            let first = bodies.entry(key.clone()).or_insert_with(|| body.clone());
+            assert_eq!(*first, body, "{key} came with another body");
         }
         bodies
     }
@@ -175,28 +174,48 @@ impl Shared {
 
     /// Stores the event of a request, and gives the contract's answer.
     fn take(&self, request: &Request) -> Value {
-        let body = request.json();
-        let key = request.key().unwrap_or_default();
+        if request.is_batch() {
+            return json!({ "ok": true, "results": self.take_items(request) });
+        }
+        let mut result = self.take_item(&request.json());
+        result["ok"] = json!(true);
+        result
+    }
+
+    /// What a batch is answered, item by item.
+    fn take_items(&self, request: &Request) -> Vec<Value> {
+        let items = request.json()["items"].as_array().cloned().unwrap_or_default();
+        items
+            .iter()
+            .map(|item| {
+                let mut result = self.take_item(item);
+                result["idempotencyKey"] = item["idempotencyKey"].clone();
+                result
+            })
+            .collect()
+    }
+
+    fn take_item(&self, item: &Value) -> Value {
+        let key = item["idempotencyKey"].as_str().unwrap_or_default().to_owned();
         if key.starts_with("ping:") {
-            return json!({ "ok": true, "status": "pong" });
+            return json!({ "status": "pong" });
         }
         let mut record = self.record.lock().unwrap();
         let is_new = record.keys.insert(key.clone());
         if is_new {
             record.stored.push(key);
         }
-        let seq = record.stored.len();
-        let status = if is_new { "accepted" } else { "duplicate" };
-        let receipt = json!({ "seq": seq, "head": "a".repeat(64) });
-        let mut answer = json!({ "ok": true, "status": status, "receipt": receipt });
-        let envelope = &body["envelope"]["event_id"];
+        let receipt = json!({ "seq": record.stored.len(), "head": "a".repeat(64) });
+        let mut result =
+            json!({ "status": if is_new { "accepted" } else { "duplicate" }, "receipt": receipt });
+        let envelope = &item["envelope"]["event_id"];
         let (name, id) = if envelope.is_string() {
             ("eventId", envelope)
         } else {
-            ("milestoneId", &body["event"]["milestoneId"])
+            ("milestoneId", &item["event"]["milestoneId"])
         };
-        answer[name] = id.clone();
-        answer
+        result[name] = id.clone();
+        result
     }
 }
 

@@ -17,10 +17,14 @@ pub fn check(request: &Request, secrets: &[&str]) -> Result<(), String> {
     let header = |name: &str| request.header(name).ok_or_else(|| format!("no header {name}"));
     let id = header("webhook-id")?;
     let seconds = header("webhook-timestamp")?;
-    let key = request.key().ok_or("the body has no idempotencyKey")?;
-    let trace = HEXLOWER.encode(&Sha256::digest(&key)[..16]);
+    // A batch is named by its keys, one a line; so is a single one.
+    let keys: Vec<String> = request.items().into_iter().map(|(key, _)| key).collect();
+    if keys.is_empty() {
+        return Err("the body has no idempotencyKey".to_owned());
+    }
+    let trace = HEXLOWER.encode(&Sha256::digest(keys.join("\n"))[..16]);
     if id != format!("msg_{trace}") {
-        return Err(format!("webhook-id {id} is not msg_ and the trace of {key}"));
+        return Err(format!("webhook-id {id} is not msg_ and the trace of {keys:?}"));
     }
     let message = [id.as_bytes(), b".", seconds.as_bytes(), b".", &request.body].concat();
     let expected: Vec<String> = secrets

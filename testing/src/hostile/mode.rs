@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Conn, Request, Shared, gzip};
 
@@ -58,8 +58,29 @@ pub enum Mode {
     EndlessInterim(Duration),
     /// This status and a body of a gigabyte.
     Huge(u16, Framing),
+    /// Single events get the contract's answer, and hear that batches are welcome; batches get this.
+    Batches(Batched),
     /// By turns, as a dice falls: all that may pass, and the contract's answer.
     Mixed,
+}
+
+/// How a batch is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Batched {
+    /// As the contract says.
+    Good,
+    /// Everything is stored, but the results come in another order.
+    Shuffled,
+    /// Everything is stored, but the last result is missing.
+    Short,
+    /// Everything is stored, and there is a result too many.
+    Surplus,
+    /// Everything is stored, but the results are about other events.
+    Strangers,
+    /// One item of each batch is rejected, the others are stored.
+    OneRejected,
+    /// In this mode.
+    As(Box<Mode>),
 }
 
 /// What is done before any request is read.
@@ -261,9 +282,45 @@ impl Mode {
                 }
             },
             Mode::Huge(status, framing) => huge(*status, *framing, &mut conn)?,
+            Mode::Batches(Batched::As(mode)) if request.is_batch() => {
+                return mode.play(shared, request, conn);
+            }
+            Mode::Batches(batched) if request.is_batch() => {
+                let body = json!({ "ok": true, "results": batched.results(shared, request) });
+                conn.send(answer(200, "", &body.to_string()))?;
+            }
+            Mode::Batches(_) => conn.send(good(shared, request, "x-milestone-batch: 16\r\n"))?,
             Mode::Mixed => return mixed().play(shared, request, conn),
         }
         Ok(Some(conn))
+    }
+}
+
+impl Batched {
+    fn results(&self, shared: &Shared, request: &Request) -> Vec<Value> {
+        let mut results = shared.take_items(request);
+        match self {
+            Batched::Good | Batched::As(_) => {}
+            Batched::Shuffled => results.reverse(),
+            Batched::Short => drop(results.pop()),
+            Batched::Surplus => results.extend(results.first().cloned()),
+            Batched::Strangers => {
+                for result in &mut results {
+                    result["idempotencyKey"] = json!("milestone:somebody-else");
+                    result["milestoneId"] = json!("somebody-else");
+                }
+            }
+            Batched::OneRejected => {
+                if let Some(first) = results.first_mut() {
+                    *first = json!({
+                        "idempotencyKey": first["idempotencyKey"],
+                        "status": "rejected",
+                        "reason": "no such scope",
+                    });
+                }
+            }
+        }
+        results
     }
 }
 

@@ -1,8 +1,11 @@
 //! A request as it came, byte for byte.
 
-use std::io::{self, Read};
+use std::{
+    collections::BTreeMap,
+    io::{self, Read},
+};
 
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
 
 /// The longest head that is read.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -56,8 +59,31 @@ impl Request {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// The idempotency key.
+    /// The idempotency key; none of a batch.
     pub fn key(&self) -> Option<String> {
-        self.json()["idempotencyKey"].as_str().map(str::to_owned)
+        key_of(&self.body)
     }
+
+    /// Whether it came by the door for batches.
+    pub fn is_batch(&self) -> bool {
+        self.path.ends_with("/ingest-batch")
+    }
+
+    /// The items in it, byte for byte, with their keys; of a request that is no batch, its body.
+    pub fn items(&self) -> Vec<(String, Vec<u8>)> {
+        let bodies: Vec<Vec<u8>> = if self.is_batch() {
+            let batch: BTreeMap<String, Vec<Box<RawValue>>> =
+                serde_json::from_slice(&self.body).unwrap_or_default();
+            batch.into_values().flatten().map(|it| it.get().as_bytes().to_vec()).collect()
+        } else {
+            vec![self.body.clone()]
+        };
+        let keyed = bodies.into_iter().map(|it| (key_of(&it), it));
+        keyed.filter_map(|(key, it)| Some((key?, it))).collect()
+    }
+}
+
+fn key_of(body: &[u8]) -> Option<String> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    body["idempotencyKey"].as_str().map(str::to_owned)
 }

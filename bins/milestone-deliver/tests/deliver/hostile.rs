@@ -2,6 +2,7 @@
 
 mod addresses;
 mod answers;
+mod batches;
 mod bench;
 mod connections;
 mod kills;

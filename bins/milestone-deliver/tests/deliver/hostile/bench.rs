@@ -24,7 +24,7 @@ use serde_json::Value;
 use crate::queue::{QUEUE, SECRET, TOOL, append, record, terminate};
 
 /// How many requests are in flight: every meeting takes place with each of these.
-pub const CONCURRENCY: &[&[&str]] = &[&["--concurrency=1"], &["--concurrency=8"]];
+pub const CONCURRENCY: &[&[&str]] = &[&["--concurrency", "1"], &["--concurrency", "8"]];
 
 /// What a pass may take at most: each attempt its `--timeout`, twice where a kept connection was stale, and a
 /// machine that has other things to do.
