@@ -27,10 +27,13 @@ pub mod logs;
 pub mod state_file;
 pub mod watch;
 
+pub mod discard;
 pub mod emit;
 pub mod enqueue;
 pub mod queue;
 pub mod redrive;
+mod requeue;
+pub mod resend;
 
 pub mod delivery;
 pub mod ingest;

@@ -261,7 +261,7 @@ impl Flow {
             let is_for = queue.addressed_at(at).is_none_or(|it| it.endpoint == endpoint.name);
             let is_open = is_for && endpoint.fates[at] == Fate::Open && !entry.is_damaged;
             let is_beyond = entry.offset >= state.cursor.offset;
-            if !is_open || is_beyond && !state.cursor.ahead.contains(&entry.offset) {
+            if !is_open || is_beyond && !state.cursor.has_settled(entry.offset) {
                 continue;
             }
             let line = lines.get(entry.offset)?.unwrap_or_default();

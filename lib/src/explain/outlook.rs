@@ -311,7 +311,8 @@ fn next(
         next.due_utc = Some(retry.due);
         next.delay = Some(delay_of(&trace.key, retry.tries, retry.delay));
     }
-    let is_ahead = record.offset >= state.cursor.offset;
+    // One that waits for a retry of its own has had its turn.
+    let is_ahead = record.offset >= state.cursor.offset && next.delay.is_none();
     if is_ahead {
         next.behind_bytes = record.offset - state.cursor.offset;
         lines_from(consumer.logs(), consumer.queue_name(), state.cursor.offset, &mut |offset, _| {
