@@ -33,7 +33,7 @@ use argh::{ArgsInfo, TopLevelCommand};
 
 use self::arguments::Request;
 pub use self::{
-    messages::Messages,
+    messages::{Messages, colours_on_stdout},
     output::Output,
     progress::Progress,
     signals::{reload_flag, shutdown_flag},

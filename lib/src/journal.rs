@@ -35,7 +35,7 @@ pub use position::{Position, Resync, fingerprint};
 pub use quarantine::keep as keep_in_quarantine;
 pub(crate) use reader::line_before;
 pub use reader::{Item, LINE_BYTES_MAX, Lines, Reader};
-pub use scan::{Found, Whole, scan};
+pub use scan::{Found, Whole, lines_from, scan};
 pub use writer::{Batch, Described, Journal, Writer};
 
 /// The most records of one batch: enough that its sync costs each of them little.

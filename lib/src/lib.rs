@@ -41,6 +41,7 @@ pub mod secret;
 pub mod signing;
 
 pub mod conservation;
+pub mod dead;
 pub mod explain;
 pub mod inventory;
 

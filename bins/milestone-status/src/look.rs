@@ -6,16 +6,16 @@
 //!
 //! Not here: how it is shown to people (`show`).
 
-use std::{fs, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, os::unix::fs::FileExt, path::Path, time::Duration};
 
 use milepost::{
-    Error, Kind, Result, Timestamp, clock,
+    Error, Kind, Result, Timestamp, clock, dead,
     delivery::{
-        Consumer, State,
+        Consumer, LANES_MAX, State,
         breaker::{Breaker, Cause},
     },
-    emit,
-    journal::{Item, Journal, JournalName, Position},
+    inventory,
+    journal::{Extent, Item, Journal, JournalName, Position, Segment, open_segment},
     logs::Logs,
     queue,
     state_file::{self, Loaded},
@@ -23,7 +23,9 @@ use milepost::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// What has waited longer is a warning.
+use crate::errors::{self, Trouble};
+
+/// What has waited longer is a warning, where no other limit is given.
 const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
 
 /// In the order of the flow; whatever else there is comes behind, by name.
@@ -41,10 +43,6 @@ const FLOW: [&str; 12] = [
     "receive/events",
     "receive/rejected",
 ];
-
-/// Which journal a queue is filled from.
-const SOURCES: [(&str, &str); 2] =
-    [("milestone-delivery-queue", emit::SOURCE), ("reminder-delivery-queue", "reminders")];
 
 /// How bad it is; the gravest of all problems is the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -78,6 +76,17 @@ impl Level {
     }
 }
 
+/// What the command line asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// What has waited longer is critical.
+    pub lag: Option<Duration>,
+    /// More open dead letters are critical.
+    pub dead: Option<u64>,
+    /// So many of the last errors are listed.
+    pub errors: usize,
+}
+
 /// The answer.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -87,6 +96,11 @@ pub struct Answer {
     pub journals: Vec<JournalStatus>,
     pub queues: Vec<QueueStatus>,
     pub problems: Vec<Problem>,
+    /// The last errors, the newest first; only when they are asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub errors: Option<Vec<Trouble>>,
+    #[serde(skip)]
+    limits: Limits,
 }
 
 #[derive(Debug, Serialize)]
@@ -118,6 +132,8 @@ pub struct EndpointStatus {
     #[serde(flatten)]
     pub waiting: Waiting,
     pub retries: usize,
+    /// Dead letters that are neither put back nor closed.
+    pub dead_letters: u64,
     pub breaker: Breaker,
     pub last_ack_utc: Option<Timestamp>,
 }
@@ -139,13 +155,15 @@ pub struct Problem {
 
 impl Answer {
     /// How things are now.
-    pub fn of(logs: &Logs) -> Answer {
+    pub fn of(logs: &Logs, limits: Limits) -> Answer {
         let mut answer = Answer {
             status: Level::Healthy,
             logs: logs.dir().display().to_string(),
             journals: Vec::new(),
             queues: Vec::new(),
             problems: Vec::new(),
+            errors: None,
+            limits,
         };
         let journals = answer.seen(journals(logs)).unwrap_or_default();
         for journal in &journals {
@@ -156,11 +174,9 @@ impl Answer {
         for name in queues(&journals) {
             answer.look_at_queue(&queue::open(logs, name));
         }
-        let kept = answer.seen(files_of(&logs.dir().join("quarantine"))).unwrap_or_default().len();
-        if kept > 0 {
-            let what =
-                format!("quarantine/: bytes that were no record ({kept}); look at them, then delete them");
-            answer.problem(Level::Warning, what);
+        answer.look_at_quarantine(logs);
+        if limits.errors > 0 {
+            answer.errors = answer.seen(errors::last(logs, limits.errors));
         }
         answer.status = answer.problems.iter().map(|it| it.level).max().unwrap_or(Level::Healthy);
         answer
@@ -180,11 +196,36 @@ impl Answer {
             .ok()
     }
 
+    /// What was put there was no record. If the same bytes are still below their journal's mark, they are damage that
+    /// was done to what had been acknowledged; else they are what a killed writer left, and are cut off.
+    fn look_at_quarantine(&mut self, logs: &Logs) {
+        let mut harmless = 0;
+        for file in self.seen(files_of(&logs.dir().join("quarantine"))).unwrap_or_default() {
+            match self.seen(damage_of(logs, &file)) {
+                Some(Some((place, offset))) => {
+                    let what = format!(
+                        "{place}: the bytes at offset {offset} are damaged, and nobody reads them; restore them from \
+                         a backup, what is left is in quarantine/{file}"
+                    );
+                    self.problem(Level::Critical, what);
+                }
+                Some(None) => harmless += 1,
+                None => {}
+            }
+        }
+        if harmless > 0 {
+            let what = format!(
+                "quarantine/: bytes that were no record ({harmless}); look at them, then delete them"
+            );
+            self.problem(Level::Warning, what);
+        }
+    }
+
     fn look_at_queue(&mut self, queue: &Journal) {
-        let source = SOURCES
-            .iter()
-            .find(|(it, _)| *it == queue.name().as_str())
-            .map(|(_, source)| Journal::new(queue.logs(), JournalName::internal(*source), queue::describe));
+        let source = queue::start_of(queue.logs(), queue.name())
+            .map(|it| it.source)
+            .or_else(|| inventory::source_of(queue.name()))
+            .map(|source| Journal::new(queue.logs(), source, queue::describe));
         let waiting = source.as_ref().and_then(|source| {
             self.seen(queue::resume(queue, source.name()).and_then(|from| waiting(source, &from)))
         });
@@ -222,6 +263,13 @@ impl Answer {
         }
         let to = state.url.clone().unwrap_or(file);
         self.check_breaker(&state.breaker, &to);
+        let dead_letters = self.look_at_dead_letters(&consumer, &to);
+        if state.retries.len() >= LANES_MAX {
+            let what = format!(
+                "{to}: {LANES_MAX} scopes wait for a retry; nothing new is sent until one is settled"
+            );
+            self.problem(Level::Warning, what);
+        }
         if !state.breaker.is_open() && !state.breaker.is_held() {
             let is_tried = state.retries.retrying() > 0;
             let cure = if is_tried { "it is tried again by itself" } else { "run milestone-deliver" };
@@ -232,9 +280,30 @@ impl Answer {
             url: state.url,
             waiting,
             retries: state.retries.retrying(),
+            dead_letters,
             breaker: state.breaker,
             last_ack_utc: state.last_ack.map(|it| it.at_utc),
         })
+    }
+
+    /// Dead letters that wait for somebody.
+    fn look_at_dead_letters(&mut self, consumer: &Consumer, to: &str) -> u64 {
+        let open = self.seen(dead::open_letters(consumer)).unwrap_or_default();
+        let count = open.len() as u64;
+        let level = match self.limits.dead {
+            Some(max) if count > max => Level::Critical,
+            None if count > 0 => Level::Warning,
+            _ => return count,
+        };
+        let oldest = open.iter().map(|it| it.dead_at).min().unwrap_or_default();
+        let what = format!(
+            "{to}: {count} {} since {oldest}, the last for {}: {}; milestone-queue --redrive or --discard",
+            if count == 1 { "dead letter" } else { "dead letters" },
+            open.last().map_or("", |it| &it.key),
+            open.last().map_or("", |it| &it.reason),
+        );
+        self.problem(level, what);
+        count
     }
 
     /// Whoever holds delivery knows of it, and an endpoint that is silent may come back; all else needs somebody.
@@ -257,10 +326,39 @@ impl Answer {
     }
 
     fn check_wait(&mut self, waiting: &Waiting, file: &str, cure: &str, to: &str) {
-        if let Some(since) = waiting.oldest_waiting_utc.filter(|it| clock::now().since(*it) > WAIT_MAX) {
-            self.problem(Level::Warning, format!("{file}: a record waits since {since} for {to}; {cure}"));
+        let (max, level) = match self.limits.lag {
+            Some(max) => (max, Level::Critical),
+            None => (WAIT_MAX, Level::Warning),
+        };
+        if let Some(since) = waiting.oldest_waiting_utc.filter(|it| clock::now().since(*it) > max) {
+            self.problem(level, format!("{file}: a record waits since {since} for {to}; {cure}"));
         }
     }
+}
+
+/// The place that bytes in quarantine were copied from, if they are still there below the mark.
+fn damage_of(logs: &Logs, file: &str) -> Result<Option<(String, u64)>> {
+    let path = logs.dir().join("quarantine").join(file);
+    // NAME.<20 digits>.<hash>, in which a `/` of the name is a `.`.
+    let mut parts = file.rsplitn(3, '.').skip(1);
+    let (Some(offset), Some(name)) = (parts.next().and_then(|it| it.parse::<u64>().ok()), parts.next())
+    else {
+        return Ok(None);
+    };
+    let name = JournalName::internal(match name.strip_prefix("receive.") {
+        Some(rest) => format!("receive/{rest}"),
+        None => name.to_owned(),
+    });
+    let kept = fs::read(&path).map_err(|it| Error::io("cannot read", &path, it))?;
+    let extent = Extent::of(logs, &name)?;
+    if kept.is_empty() || offset + kept.len() as u64 > extent.end() {
+        return Ok(None);
+    }
+    let (place, base) = extent.file_of(&name, offset);
+    let Ok(opened) = open_segment(logs, &name, Segment { base, length: 0 }) else { return Ok(None) };
+    let mut there = vec![0; kept.len()];
+    let is_there = opened.read_exact_at(&mut there, offset - base).is_ok() && there == kept;
+    Ok(is_there.then_some((place, offset)))
 }
 
 /// The journals that there are, in the order of the flow.
@@ -293,12 +391,9 @@ fn files_of(dir: &Path) -> Result<Vec<String>> {
 }
 
 /// The queues that there are, and those that should be, since their source is.
-fn queues(journals: &[Journal]) -> Vec<JournalName> {
-    let is_there = |name: &str| journals.iter().any(|it| it.name().as_str() == name);
-    let due = SOURCES.iter().filter(|(queue, source)| is_there(source) && !is_there(queue));
-    let due = due.map(|(queue, _)| JournalName::internal(*queue));
-    let own = journals.iter().map(|it| it.name().clone()).filter(|it| it.stem().is_some());
-    due.chain(own).collect()
+fn queues(journals: &[Journal]) -> BTreeSet<JournalName> {
+    let due = journals.iter().filter_map(|it| inventory::queue_of(it.name()));
+    due.chain(journals.iter().map(|it| it.name().clone()).filter(|it| it.stem().is_some())).collect()
 }
 
 fn journal_status(journal: &Journal) -> Result<JournalStatus> {
@@ -333,12 +428,10 @@ fn waiting(journal: &Journal, from: &Position) -> Result<Waiting> {
 }
 
 /// The endpoints that a queue has a delivery state for; the one without a name when there is none.
-fn endpoints(queue: &Journal) -> Result<Vec<String>> {
-    let prefix = format!("{}-state", queue.name().stem().unwrap_or_default());
-    let endpoint = |file: &String| {
-        let name = file.strip_prefix(&prefix)?.strip_suffix(".json")?;
-        if name.is_empty() { Some(String::new()) } else { name.strip_prefix('.').map(str::to_owned) }
-    };
-    let found: Vec<String> = files_of(queue.logs().dir())?.iter().filter_map(endpoint).collect();
-    Ok(if found.is_empty() { vec![String::new()] } else { found })
+fn endpoints(queue: &Journal) -> Result<BTreeSet<String>> {
+    let mut found = inventory::endpoints(queue.logs(), queue.name(), "state", ".json")?;
+    if found.is_empty() {
+        found.insert(String::new());
+    }
+    Ok(found)
 }

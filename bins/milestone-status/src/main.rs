@@ -8,11 +8,20 @@
 //! `look` gathers, `show` draws.
 
 mod check;
+mod config;
+mod errors;
 mod explain;
 mod look;
 mod show;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+    process::ExitCode,
+    sync::atomic::Ordering::SeqCst,
+    thread,
+    time::{Duration, Instant},
+};
 
 use argh::{ArgsInfo, FromArgs};
 use milepost::{
@@ -22,25 +31,34 @@ use milepost::{
     conservation::{self, Status},
     logs::Logs,
     text,
+    units::DurationArg,
 };
 use serde::Serialize;
 
-use crate::look::{Answer, Level};
+use crate::{
+    config::Config,
+    look::{Answer, Level, Limits},
+};
 
 /// Show the whole pipeline at a glance, or create a logs folder.
 ///
 /// A warning is what may pass or what somebody should look at: something that has waited for more than 15 minutes,
-/// a breaker that opened because the endpoint does not answer, bytes in quarantine. Critical is what does not pass
-/// by itself: damage, or a breaker that needs an operator.
+/// a dead letter, a breaker that opened because the endpoint does not answer, bytes in quarantine. Critical is what
+/// does not pass by itself: damage below a journal's mark, or a breaker that needs an operator; and what is beyond
+/// --max-lag or --max-dead.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
-    example = "{command_name}\n{command_name} --json | jq .problems\n{command_name} --init --logs /var/lib/milepost/logs",
+    example = "{command_name}\n{command_name} --json | jq .problems\n{command_name} --watch\n{command_name} --check\n{command_name} --explain nightly.2026-03-01\n{command_name} --init --logs /var/lib/milepost/logs",
     note = "$MILESTONE_LOGS: the logs folder, where --logs is not given",
-    error_code(0, "healthy; with --init: the folder is there"),
+    error_code(
+        0,
+        "healthy; --init: the folder is there; --check: it holds; --explain: it is known; --config: all is well"
+    ),
     error_code(1, "warning"),
-    error_code(2, "critical"),
+    error_code(2, "critical; --check: it is broken; --explain: no journal knows of it"),
     error_code(3, "unknown: no logs folder, or it cannot be read"),
-    error_code(73, "--init cannot create the folder")
+    error_code(73, "--init cannot create the folder"),
+    error_code(78, "--config: something is wrong")
 )]
 struct Args {
     /// logs folder (default: `$MILESTONE_LOGS`, else ./logs)
@@ -55,9 +73,29 @@ struct Args {
     #[argh(option, arg_name = "KEY")]
     explain: Option<String>,
 
+    /// show which settings the tools would find, where each comes from, and what is wrong with them
+    #[argh(switch)]
+    config: bool,
+
     /// create the logs folder if it is absent (mode 2770: for its owner and group)
     #[argh(switch)]
     init: bool,
+
+    /// what has waited longer is critical (default: a warning after 15m)
+    #[argh(option, arg_name = "DUR")]
+    max_lag: Option<DurationArg>,
+
+    /// more dead letters than this, neither put back nor discarded, are critical (default: any is a warning)
+    #[argh(option, arg_name = "N")]
+    max_dead: Option<u64>,
+
+    /// list the last N things that went wrong
+    #[argh(option, arg_name = "N", default = "0")]
+    errors: usize,
+
+    /// stay, and draw the picture again every two seconds; with --json a line each
+    #[argh(switch)]
+    watch: bool,
 
     /// answer with one JSON object
     #[argh(switch)]
@@ -76,6 +114,10 @@ struct Created {
 }
 
 const TOOL: &str = "milestone-status";
+/// How often `--watch` looks.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How often it looks whether it is to end.
+const GLANCE: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     cli::run_tool(TOOL, run)
@@ -83,8 +125,9 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     out.quiet(args.quiet);
-    if usize::from(args.init) + usize::from(args.check) + usize::from(args.explain.is_some()) > 1 {
-        let what = "--init, --check and --explain are different things: give one of them";
+    let modes = [args.init, args.check, args.explain.is_some(), args.config, args.watch];
+    if modes.iter().filter(|it| **it).count() > 1 {
+        let what = "--init, --check, --explain, --config and --watch are different things: give one of them";
         return Err(Error::new(Kind::Usage, "", what));
     }
     if args.init {
@@ -94,6 +137,9 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     }
     if args.check {
         return check(&args, out);
+    }
+    if args.config {
+        return Ok(show_config(&args, out));
     }
     if let Some(key) = &args.explain {
         return tell_life(key, &args, out);
@@ -106,15 +152,60 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
             return Ok(Verdict::Answer(Level::Unknown.exit_code()));
         }
     };
-    let answer = Answer::of(&logs);
+    if args.watch { watch(&args, &logs, out) } else { Ok(look(&args, &logs, out)) }
+}
+
+/// One look, and its answer as the exit code.
+fn look(args: &Args, logs: &Logs, out: &mut Output) -> Verdict {
+    let answer = Answer::of(logs, args.limits());
     if args.quiet && answer.status == Level::Healthy {
         // Dropped, as every result of success.
     } else if args.json {
         out.refusal(&answer);
     } else {
-        out.raw(show::text(&answer, clock::now()).as_bytes());
+        out.raw(show::text(&answer, clock::now(), cli::colours_on_stdout()).as_bytes());
     }
-    Ok(Verdict::Answer(answer.status.exit_code()))
+    Verdict::Answer(answer.status.exit_code())
+}
+
+/// Looks again and again until it is told to end, or nobody reads it any more.
+fn watch(args: &Args, logs: &Logs, out: &mut Output) -> Result<Verdict> {
+    let stop = cli::shutdown_flag()?;
+    let is_terminal = io::stdout().is_terminal();
+    while !stop.load(SeqCst) && !out.is_closed() {
+        if is_terminal && !args.json {
+            // To the corner first, and what is left of the picture before is wiped behind: it does not flicker.
+            let picture =
+                show::text(&Answer::of(logs, args.limits()), clock::now(), cli::colours_on_stdout());
+            out.raw(show::redraw(&picture).as_bytes());
+        } else {
+            look(args, logs, out);
+        }
+        out.flush();
+        let until = Instant::now() + LOOK_EVERY;
+        while !stop.load(SeqCst) && Instant::now() < until {
+            thread::sleep(GLANCE);
+        }
+    }
+    Ok(Verdict::Done)
+}
+
+impl Args {
+    fn limits(&self) -> Limits {
+        Limits { lag: self.max_lag.map(DurationArg::get), dead: self.max_dead, errors: self.errors }
+    }
+}
+
+/// The settings: exit 0 when nothing is wrong with them, 78 when something is.
+fn show_config(args: &Args, out: &mut Output) -> Verdict {
+    let config = Config::found(args.logs.as_deref(), TOOL);
+    let is_good = config.status == config::Status::Ok;
+    if args.json {
+        out.refusal(&config);
+    } else if !(args.quiet && is_good) {
+        out.raw(config.text().as_bytes());
+    }
+    if is_good { Verdict::Done } else { Verdict::Failed(Kind::Configuration) }
 }
 
 /// The conservation check: exit 0 when it holds, 2 when it is broken.

@@ -12,59 +12,130 @@ use milepost::{
     text::for_people,
 };
 
-use crate::look::{Answer, EndpointStatus, QueueStatus, Waiting};
+use crate::look::{Answer, EndpointStatus, Level, QueueStatus, Waiting};
+
+/// Colours by what they mean (SGR codes).
+const GOOD: u8 = 32;
+const MAY_PASS: u8 = 33;
+const BAD: u8 = 31;
+const FAINT: u8 = 2;
 
 /// The whole answer.
-pub fn text(answer: &Answer, now: Timestamp) -> String {
-    let mut out = format!("{}: {}\n", answer.status.as_str(), for_people(&answer.logs));
+pub fn text(answer: &Answer, now: Timestamp, colours: bool) -> String {
+    let paint = Paint(colours);
+    let mut out = format!("{}: {}\n", paint.level(answer.status), for_people(&answer.logs));
     let journals = answer.journals.iter().map(|it| {
         let last = it.last_record_utc.map_or_else(nothing, |at| ago(at, now));
         [it.journal.clone(), size(it.bytes), last]
     });
-    table(&mut out, ["JOURNAL", "BYTES", "LAST RECORD"], journals.collect());
+    painted(&mut out, ["JOURNAL", "BYTES", "LAST RECORD"], journals.collect(), paint, |_, _| None);
     let steps = answer.queues.iter().flat_map(|it| steps(it, now));
-    table(&mut out, ["STEP", "BEHIND", "OLDEST WAITING", "LAST ACK", "RETRIES", "BREAKER"], steps.collect());
+    let heading = ["STEP", "BEHIND", "OLDEST WAITING", "LAST ACK", "RETRIES", "DEAD", "BREAKER"];
+    painted(&mut out, heading, steps.collect(), paint, |column, cell| match (column, cell) {
+        (4 | 5, it) if !matches!(it, "0" | "-") => Some(MAY_PASS),
+        (6, "closed") => Some(GOOD),
+        (6, "open" | "held") => Some(BAD),
+        _ => None,
+    });
     for (at, problem) in answer.problems.iter().enumerate() {
         let gap = if at == 0 { "\n" } else { "" };
-        let _ = writeln!(out, "{gap}{}: {}", problem.level.as_str(), for_people(&problem.message));
+        let _ = writeln!(out, "{gap}{}: {}", paint.level(problem.level), for_people(&problem.message));
+    }
+    if let Some(errors) = &answer.errors {
+        let rows = errors.iter().map(|it| {
+            let event = it.idempotency_key.as_deref().unwrap_or("-");
+            let cell = |text: &str| for_people(text).into_owned();
+            let what = format!("{} {}", it.action, it.outcome);
+            [ago(it.at_utc, now), cell(&it.tool), cell(&what), cell(event), cell(&it.reason)]
+        });
+        let rows: Vec<_> = rows.collect();
+        if rows.is_empty() {
+            out.push_str("\nno errors\n");
+        }
+        painted(&mut out, ["LAST ERRORS", "TOOL", "WHAT", "EVENT", "REASON"], rows, paint, |_, _| None);
     }
     out
 }
 
+/// A picture that takes the place of the one before on a terminal.
+pub fn redraw(picture: &str) -> String {
+    let mut out = String::from("\u{1b}[H");
+    for line in picture.lines() {
+        let _ = writeln!(out, "{line}\u{1b}[K");
+    }
+    out.push_str("\u{1b}[J");
+    out
+}
+
+/// Colours, or none.
+#[derive(Clone, Copy)]
+struct Paint(bool);
+
+impl Paint {
+    fn level(self, level: Level) -> String {
+        let colour = match level {
+            Level::Healthy => GOOD,
+            Level::Warning => MAY_PASS,
+            Level::Critical | Level::Unknown => BAD,
+        };
+        self.text(level.as_str(), Some(colour))
+    }
+
+    fn text(self, text: &str, colour: Option<u8>) -> String {
+        match colour {
+            Some(colour) if self.0 && !text.is_empty() => format!("\u{1b}[{colour}m{text}\u{1b}[0m"),
+            _ => text.to_owned(),
+        }
+    }
+}
+
 /// The steps into a queue and out of it.
-fn steps(queue: &QueueStatus, now: Timestamp) -> Vec<[String; 6]> {
-    let step = |name: String, waiting: &Waiting, more: [String; 3]| {
+fn steps(queue: &QueueStatus, now: Timestamp) -> Vec<[String; 7]> {
+    let step = |name: String, waiting: &Waiting, more: [String; 4]| {
         let oldest = waiting.oldest_waiting_utc.map_or_else(nothing, |at| ago(at, now));
-        let [ack, retries, breaker] = more;
-        [name, size(waiting.behind_bytes), oldest, ack, retries, breaker]
+        let [ack, retries, dead, breaker] = more;
+        [name, size(waiting.behind_bytes), oldest, ack, retries, dead, breaker]
     };
     let out_of = |it: &EndpointStatus| {
         let endpoint = if it.endpoint.is_empty() { "endpoint" } else { &it.endpoint };
         let ack = it.last_ack_utc.map_or_else(nothing, |at| ago(at, now));
-        let more = [ack, it.retries.to_string(), gate(&it.breaker)];
+        let more = [ack, it.retries.to_string(), it.dead_letters.to_string(), gate(&it.breaker)];
         step(for_people(&format!("{} > {endpoint}", queue.queue)).into_owned(), &it.waiting, more)
     };
-    let into = queue
-        .source
-        .iter()
-        .map(|source| step(format!("{source} > queue"), &queue.waiting, [nothing(), nothing(), nothing()]));
+    let into = queue.source.iter().map(|source| {
+        let more = [nothing(), nothing(), nothing(), nothing()];
+        step(format!("{source} > queue"), &queue.waiting, more)
+    });
     into.chain(queue.endpoints.iter().map(out_of)).collect()
 }
 
 /// Columns as wide as their widest cell; nothing without rows.
 pub fn table<const N: usize>(out: &mut String, heading: [&str; N], rows: Vec<[String; N]>) {
+    painted(out, heading, rows, Paint(false), |_, _| None);
+}
+
+/// The same with colours by column and cell.
+fn painted<const N: usize>(
+    out: &mut String,
+    heading: [&str; N],
+    rows: Vec<[String; N]>,
+    paint: Paint,
+    colour: impl Fn(usize, &str) -> Option<u8>,
+) {
     if rows.is_empty() {
         return;
     }
     let rows: Vec<[String; N]> = std::iter::once(heading.map(str::to_owned)).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|it| it[column].chars().count()).max().unwrap_or_default();
     out.push('\n');
-    for row in &rows {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let _ = write!(line, "{cell:width$}  ", width = width(column));
+    for (at, row) in rows.iter().enumerate() {
+        let last = row.iter().rposition(|it| !it.is_empty()).unwrap_or(0);
+        for (column, cell) in row.iter().enumerate().take(last + 1) {
+            let colour = if at == 0 { Some(FAINT) } else { colour(column, cell) };
+            let gap = if column < last { width(column) + 2 - cell.chars().count() } else { 0 };
+            let _ = write!(out, "{}{:gap$}", paint.text(cell, colour), "");
         }
-        let _ = writeln!(out, "{}", line.trim_end());
+        out.push('\n');
     }
 }
 

@@ -116,6 +116,12 @@ impl Style {
     }
 }
 
+/// Whether text for people on standard output may be coloured: on a terminal that can, and where nobody minds.
+pub fn colours_on_stdout() -> bool {
+    let (no_color, term) = (env::var_os("NO_COLOR"), env::var_os("TERM"));
+    Style::choose(false, io::stdout().is_terminal(), no_color.as_deref(), term.as_deref()) == Style::Colour
+}
+
 /// Whether `stream`, "device:inode" as systemd sets it, is our standard error: the variable is inherited
 /// by programs whose standard error was redirected since.
 fn is_stderr(stream: &OsStr) -> bool {

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     Step,
-    trace::{Audited, Place, Trace, address_of, each_line, file_of, queues},
+    trace::{Audited, Place, Trace, address_of, file_of, queues},
 };
 use crate::{
     Result, Timestamp,
@@ -21,7 +21,7 @@ use crate::{
         breaker::Breaker,
     },
     inventory,
-    journal::JournalName,
+    journal::{JournalName, lines_from},
     logs::Logs,
     state_file::{self, Loaded},
     text::quoted,
@@ -251,7 +251,7 @@ fn state_now(consumer: &Consumer) -> Result<State> {
         Loaded::Found(_) | Loaded::Missing | Loaded::Damaged(_) => State::new(consumer.endpoint()),
     };
     let (queue, endpoint) = (consumer.queue_name().as_str(), consumer.endpoint());
-    each_line(logs, &JournalName::audit(), state.audit_offset, &mut |_, text| {
+    lines_from(logs, &JournalName::audit(), state.audit_offset, &mut |_, text| {
         if let Some(event) = Event::read(text, queue, endpoint) {
             state.apply(&event, true);
         }
@@ -311,10 +311,11 @@ fn next(
         next.due_utc = Some(retry.due);
         next.delay = Some(delay_of(&trace.key, retry.tries, retry.delay));
     }
-    let is_ahead = record.offset >= state.cursor.offset;
+    // One that waits for a retry of its own has had its turn.
+    let is_ahead = record.offset >= state.cursor.offset && next.delay.is_none();
     if is_ahead {
         next.behind_bytes = record.offset - state.cursor.offset;
-        each_line(consumer.logs(), consumer.queue_name(), state.cursor.offset, &mut |offset, _| {
+        lines_from(consumer.logs(), consumer.queue_name(), state.cursor.offset, &mut |offset, _| {
             next.behind_records += u64::from(offset < record.offset);
             offset < record.offset
         })?;

@@ -16,7 +16,7 @@ use crate::{
     Result, Timestamp, emit, identity,
     index::Index,
     inventory,
-    journal::{Extent, Found, Journal, JournalName, Lines, scan},
+    journal::{Extent, Journal, JournalName, Lines, lines_from},
     logs::Logs,
     queue,
 };
@@ -269,7 +269,7 @@ fn time_of(line: &[u8]) -> Option<Timestamp> {
 fn audit_of(logs: &Logs, names: &[String]) -> Result<Vec<Audited>> {
     let name = JournalName::audit();
     let mut audited: Vec<Audited> = Vec::new();
-    each_line(logs, &name, 0, &mut |offset, text| {
+    lines_from(logs, &name, 0, &mut |offset, text| {
         // Lines are canonical, so the trace is their last field: most are passed over by a look at their ends.
         let ends = |it: &String| text.strip_suffix(b"\"}").is_some_and(|text| text.ends_with(it.as_bytes()));
         if names.iter().any(ends)
@@ -288,7 +288,7 @@ fn in_queues(logs: &Logs, names: &[String]) -> Result<Option<String>> {
     let mut key = None;
     let finders: Vec<_> = names.iter().map(|it| Finder::new(it.as_bytes())).collect();
     for queue in queues(logs)? {
-        each_line(logs, &queue, 0, &mut |_, text| {
+        lines_from(logs, &queue, 0, &mut |_, text| {
             if finders.iter().any(|it| it.find(text).is_some()) {
                 key = key_in(text).filter(|it| names.contains(&identity::trace_id(it)));
             }
@@ -304,34 +304,11 @@ fn first_with(logs: &Logs, name: &JournalName, from: u64, key: &str) -> Result<O
     let written = serde_json::to_string(key.strip_prefix("milestone:").unwrap_or(key)).unwrap_or_default();
     let finder = Finder::new(written.trim_matches('"').as_bytes());
     let mut found = None;
-    each_line(logs, name, from, &mut |offset, text| {
+    lines_from(logs, name, from, &mut |offset, text| {
         if finder.find(text).is_some() && key_in(text).is_some_and(|it| it == key) {
             found = Some(offset);
         }
         found.is_none()
     })?;
     Ok(found)
-}
-
-/// Every line below the mark from an offset on, until `each` has seen enough.
-pub(super) fn each_line(
-    logs: &Logs,
-    name: &JournalName,
-    from: u64,
-    each: &mut dyn FnMut(u64, &[u8]) -> bool,
-) -> Result<()> {
-    let mut extent = Extent::of(logs, name)?;
-    // Segments that end before are not read.
-    let last = extent.sealed.iter().rposition(|it| it.base <= from).unwrap_or(0);
-    if from > 0 {
-        extent.sealed.drain(..last);
-        if from >= extent.active.base {
-            extent.sealed.clear();
-        }
-    }
-    scan(logs, name, &extent, &mut |found| match found {
-        Found::Line(line) if line.offset >= from && line.is_believed => each(line.offset, line.text),
-        _ => true,
-    })
-    .map(drop)
 }

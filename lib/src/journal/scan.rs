@@ -111,6 +111,30 @@ pub fn scan(
     Ok(first.unwrap_or(0))
 }
 
+/// Every line below the mark from an offset on, until `each` has seen enough: its logical offset and text. Damage is
+/// passed over.
+pub fn lines_from(
+    logs: &Logs,
+    name: &JournalName,
+    from: u64,
+    each: &mut dyn FnMut(u64, &[u8]) -> bool,
+) -> Result<()> {
+    let mut extent = Extent::of(logs, name)?;
+    // Segments that end before are not read.
+    let first = extent.sealed.iter().rposition(|it| it.base <= from).unwrap_or(0);
+    extent.sealed.drain(..first);
+    if from >= extent.active.base {
+        extent.sealed.clear();
+    }
+    scan(logs, name, &extent, &mut |found| match found {
+        Found::Line(line) if line.offset >= from && line.is_believed && line.fault.is_none() => {
+            each(line.offset, line.text)
+        }
+        _ => true,
+    })
+    .map(drop)
+}
+
 /// One segment to be read.
 struct Piece {
     file: File,

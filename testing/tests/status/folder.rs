@@ -10,7 +10,7 @@ use std::{
 
 use milepost::{
     Timestamp,
-    audit::{self, Action, Draft, Outcome},
+    audit::{Action, Draft, Outcome},
     envelope::{EventEnvelope, REMINDER_DUE},
     identity,
     journal::{Batch, Journal, JournalName},
@@ -98,18 +98,7 @@ pub fn rich() -> Scratch {
     let backup_folder = scratch();
     let backup = Receiver::start(&backup_folder);
 
-    // Somebody else has used four of the ids for something else, so these will be refused.
-    let other = scratch();
-    let taken: String = [4, 7, 15, 21]
-        .map(|it| {
-            let mut event = milestone(&format!("m{it}"));
-            event["claim"] = json!("Something else.");
-            event.to_string() + "\n"
-        })
-        .concat();
-    other.feed("milestone-emit", &["-q"], taken.as_bytes()).exits(0);
-    other.run("milestone-queue", &["-q"]).exits(0);
-    deliver(&other, &receiver.url(), &["--drain"]).exits(0);
+    take_ids(&receiver.url(), [4, 7, 15, 21]);
 
     for round in 0..5 {
         emit(&folder, numbered("m", round * 6..round * 6 + 6)).exits(0);
@@ -126,8 +115,11 @@ pub fn rich() -> Scratch {
     // Dead letters: m4 is put back and given up again, m7 is put back and waits, m15 is closed, m21 stays.
     enqueue(&folder, &["--redrive", "m4"]);
     deliver(&folder, &receiver.url(), &["--drain"]).exits(0);
+    enqueue(&folder, &["--discard", "m15", "--reason", "settled by hand"]);
+    // Sent once more by hand: acknowledged twice, and rightly so.
+    enqueue(&folder, &["--resend", "m1"]);
+    deliver(&folder, &receiver.url(), &["--drain"]).exits(0);
     enqueue(&folder, &["--redrive", "m7"]);
-    discard(&folder, "milestone:m15");
     // An operator holds and releases.
     folder.run("milestone-deliver", &["--hold", "lunch"]).exits(0);
     folder.run("milestone-deliver", &["--release"]).exits(0);
@@ -144,30 +136,17 @@ pub fn rich() -> Scratch {
     folder
 }
 
-/// Closes a dead letter, by its audit record.
-fn discard(folder: &Scratch, key: &str) {
-    let logs = Logs::open(Some(&folder.log("")), "milestone-queue").unwrap();
-    let letters = folder.records("milestone-delivery-deadletter");
-    let mut offset = 0;
-    for letter in letters {
-        if letter["idempotency_key"] == key {
-            break;
-        }
-        offset += line_length(folder, "milestone-delivery-deadletter", offset);
-    }
-    let detail = json!({
-        "queue": "milestone-delivery-queue",
-        "endpoint": "",
-        "deadLetter": offset,
-        "reason": "settled by hand",
+/// Has somebody else use these ids for something else, so that they will be refused.
+pub fn take_ids<const N: usize>(url: &str, numbers: [u32; N]) {
+    let other = scratch();
+    let taken = numbers.map(|it| {
+        let mut event = milestone(&format!("m{it}"));
+        event["claim"] = json!("Something else.");
+        event.to_string() + "\n"
     });
-    audit::append(&logs, &[Draft::of(Action::Discard, Outcome::Done, key, "runtime", detail)]).unwrap();
-}
-
-fn line_length(folder: &Scratch, name: &str, offset: u64) -> u64 {
-    let logs = Logs::open(Some(&folder.log("")), "test").unwrap();
-    let lines = queue::open(&logs, JournalName::internal(name)).lines().get(offset).unwrap().unwrap();
-    lines.len() as u64 + 1
+    other.feed("milestone-emit", &["-q"], taken.concat().as_bytes()).exits(0);
+    other.run("milestone-queue", &["-q"]).exits(0);
+    deliver(&other, url, &["--drain"]).exits(0);
 }
 
 /// Reminders as a scan writes them.

@@ -6,6 +6,7 @@
 mod by_design;
 mod by_hand;
 mod folder;
+mod glance;
 mod live;
 mod lives;
 mod plants;
