@@ -19,6 +19,7 @@
 //! `docs/FORMAT.md` has the bytes.
 
 pub(crate) mod active;
+mod extent;
 mod mark;
 mod name;
 mod position;
@@ -27,6 +28,7 @@ mod reader;
 mod writer;
 
 pub use active::BATCH_BYTES_MAX;
+pub use extent::{Extent, Segment, open_segment};
 pub use name::JournalName;
 pub use position::{Position, Resync, fingerprint};
 pub use quarantine::keep as keep_in_quarantine;

@@ -22,7 +22,7 @@ use crate::{Error, Kind, Result, logs::Logs};
 pub const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// How often a mark is read before it counts as missing.
-const MARK_TRIES: usize = 3;
+pub(super) const MARK_TRIES: usize = 3;
 const CHUNK_BYTES: usize = 256 << 10;
 /// The first chunk after a jump: often one line is all that is wanted there.
 const FIRST_CHUNK_BYTES: usize = 8 << 10;
