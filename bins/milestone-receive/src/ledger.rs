@@ -16,7 +16,7 @@ use milepost::{
     clock,
     index::{Index, KeysOf},
     ingest::Receipt,
-    journal::{Batch, Journal, Lines, Writer},
+    journal::{Batch, Journal, Lines, Writer, fingerprint},
 };
 use serde_json::json;
 
@@ -108,7 +108,7 @@ impl Ledger {
             };
             decisions.push(match found {
                 Some(Found { same: true, offset, receipt }) => {
-                    batch.audit(draft(entry, Outcome::Duplicate, self.detail(offset, receipt.seq)));
+                    batch.audit(draft(entry, Outcome::Duplicate, self.detail(offset, receipt.seq, None)));
                     Decision::Known(receipt)
                 }
                 Some(Found { same: false, receipt, .. }) => Decision::Conflict(receipt.seq),
@@ -118,7 +118,12 @@ impl Ledger {
                     let (line, head) =
                         entry.to_line(seq, now, chain.prev()).map_err(|it| self.cannot_write(it))?;
                     batch.push(&line);
-                    batch.audit(draft(entry, Outcome::Appended, self.detail(offset, seq)));
+                    let fingerprint = fingerprint(line.strip_suffix(b"\n").unwrap_or(&line));
+                    batch.audit(draft(
+                        entry,
+                        Outcome::Appended,
+                        self.detail(offset, seq, Some(&fingerprint)),
+                    ));
                     chain = Chain { seq, head: head.clone() };
                     let receipt = Receipt { seq, head };
                     for name in names {
@@ -213,10 +218,13 @@ impl Ledger {
         index.finish()
     }
 
-    /// Where a record is, for its audit. The name of a journal of ours needs no escaping.
-    fn detail(&self, offset: u64, seq: u64) -> Detail {
-        let name = self.journal.name();
-        Detail::Canonical(format!("{{\"journal\":\"{}\",\"offset\":{offset},\"seq\":{seq}}}", name.as_str()))
+    /// Where a record is, for its audit, and what a new one says. The name of a journal of ours needs no escaping.
+    fn detail(&self, offset: u64, seq: u64, fingerprint: Option<&str>) -> Detail {
+        let name = self.journal.name().as_str();
+        let fingerprint = fingerprint.map(|it| format!("\"fingerprint\":\"{it}\",")).unwrap_or_default();
+        Detail::Canonical(format!(
+            "{{{fingerprint}\"journal\":\"{name}\",\"offset\":{offset},\"seq\":{seq}}}"
+        ))
     }
 
     fn cannot_write(&self, cause: serde_json::Error) -> Error {

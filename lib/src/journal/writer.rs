@@ -9,6 +9,8 @@
 //!
 //! Not here: which records belong into the journal (its tool), the bytes of the mark (`mark`).
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 use super::{Extent, JournalName, Lines, Position, Reader, Resync, active::Active, fingerprint, reader};
@@ -221,48 +223,30 @@ impl Batch {
     }
 
     /// The audit records, with fingerprints of the records that they tell of, which begin at `base` of the journal
-    /// `name`: so the audit's chain says what was in the journal, not only where.
-    fn attested(&self, name: &JournalName, base: u64) -> Vec<Draft> {
+    /// `name`: so the audit's chain says what was in the journal, not only where. Whoever gives a detail as text has
+    /// put the fingerprint into it.
+    fn attested(&self, name: &JournalName, base: u64) -> Cow<'_, [Draft]> {
+        let tells = |it: &Detail| matches!(it, Detail::Value(detail) if detail["journal"] == name.as_str());
+        if !self.drafts.iter().any(|it| tells(&it.detail)) {
+            return Cow::Borrowed(&self.drafts);
+        }
         let mut drafts = self.drafts.clone();
-        for draft in &mut drafts {
-            match &mut draft.detail {
-                Detail::Value(detail) if detail["journal"] == name.as_str() => {
-                    let at = |field: &str| self.index_of(detail[field].as_u64()?, base);
-                    let fingerprint = match (at("offset"), at("from"), at("to")) {
-                        (Some(offset), ..) => self.fingerprint_at(offset),
-                        (None, Some(from), Some(to)) if from < to => {
-                            Some(fingerprint_of_all(&self.lines[from..to]))
-                        }
-                        _ => None,
-                    };
-                    if let (Some(fingerprint), Value::Object(detail)) = (fingerprint, detail) {
-                        detail.insert("fingerprint".to_owned(), fingerprint.into());
-                    }
-                }
-                Detail::Value(_) => {}
-                // The same in the text, where it is the first field by its name.
-                Detail::Canonical(detail) => {
-                    let rest =
-                        detail.strip_prefix("{\"journal\":\"").and_then(|it| it.strip_prefix(name.as_str()));
-                    let offset = rest.and_then(|it| it.strip_prefix("\",\"offset\":"));
-                    let digits = offset.map(|it| it.split([',', '}']).next().unwrap_or_default());
-                    let offset = digits.and_then(|it| self.index_of(it.parse().ok()?, base));
-                    if let Some(fingerprint) = offset.and_then(|it| self.fingerprint_at(it)) {
-                        detail.insert_str(1, &format!("\"fingerprint\":\"{fingerprint}\","));
-                    }
-                }
+        for draft in drafts.iter_mut().filter(|it| tells(&it.detail)) {
+            let Detail::Value(detail) = &mut draft.detail else { continue };
+            let at = |field: &str| {
+                let offset = detail[field].as_u64()?.checked_sub(base)?;
+                usize::try_from(offset).ok().filter(|it| *it <= self.lines.len())
+            };
+            let fingerprint = match (at("offset"), at("from"), at("to")) {
+                (Some(offset), ..) => self.lines[offset..].split(|it| *it == b'\n').next().map(fingerprint),
+                (None, Some(from), Some(to)) if from < to => Some(fingerprint_of_all(&self.lines[from..to])),
+                _ => None,
+            };
+            if let (Some(fingerprint), Value::Object(detail)) = (fingerprint, detail) {
+                detail.insert("fingerprint".to_owned(), fingerprint.into());
             }
         }
-        drafts
-    }
-
-    /// Where in `lines` a logical offset is.
-    fn index_of(&self, offset: u64, base: u64) -> Option<usize> {
-        usize::try_from(offset.checked_sub(base)?).ok().filter(|it| *it <= self.lines.len())
-    }
-
-    fn fingerprint_at(&self, index: usize) -> Option<String> {
-        self.lines[index..].split(|it| *it == b'\n').next().map(fingerprint)
+        Cow::Owned(drafts)
     }
 }
 
