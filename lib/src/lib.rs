@@ -31,6 +31,8 @@ pub mod emit;
 pub mod enqueue;
 pub mod queue;
 pub mod redrive;
+pub mod reminder;
+pub mod task;
 
 pub mod delivery;
 pub mod ingest;
