@@ -89,7 +89,8 @@ impl Task {
     pub fn from_value(mut document: Value, now: Timestamp) -> Result<(Task, LeftOut), Vec<FieldError>> {
         let (left_out, errors) = normalise(&mut document, now);
         Schema::Task.validate_after(&document, errors)?;
-        let task: Task = serde_json::from_value(document).map_err(|it| vec![FieldError::of_serde("", &it)])?;
+        let task: Task =
+            serde_json::from_value(document).map_err(|it| vec![FieldError::of_serde("", &it)])?;
         task.to_line().map_err(|it| vec![it])?;
         Ok((task, left_out))
     }
@@ -196,9 +197,8 @@ fn uuid(text: &str) -> Option<String> {
     let hyphens = [8, 13, 18, 23];
     let is_spelt = match bytes.len() {
         32 => bytes.iter().all(u8::is_ascii_hexdigit),
-        36 => (0..36).all(|at| {
-            if hyphens.contains(&at) { bytes[at] == b'-' } else { bytes[at].is_ascii_hexdigit() }
-        }),
+        36 => (0..36)
+            .all(|at| if hyphens.contains(&at) { bytes[at] == b'-' } else { bytes[at].is_ascii_hexdigit() }),
         _ => false,
     };
     if !is_spelt {
@@ -335,7 +335,9 @@ mod tests {
             given["task_id"] = json!(spelling);
             assert_eq!(task(given).task_id, one, "{spelling}");
         }
-        for other in ["0192f0c1", "0192f0c1-7b7e-7d3f-9a51-0d7a5c1f2e3g", "{a}", "urn-uuid", "ÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄ"] {
+        for other in
+            ["0192f0c1", "0192f0c1-7b7e-7d3f-9a51-0d7a5c1f2e3g", "{a}", "urn-uuid", "ÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄÄ"]
+        {
             assert_eq!(one_spelling(other), other);
         }
     }
@@ -356,7 +358,8 @@ mod tests {
 
     #[test]
     fn all_faults_are_told_and_none_of_it_is_taken() {
-        let given = json!({ "task_id": "a:b", "scope": "chat:1", "title": " ", "due_at": "soon", "stat": "done" });
+        let given =
+            json!({ "task_id": "a:b", "scope": "chat:1", "title": " ", "due_at": "soon", "stat": "done" });
         assert_eq!(
             refused(given),
             [
@@ -389,8 +392,7 @@ mod tests {
                  \"due_at\":\"2026-03-01T12:00:00.000Z\"{status}{updated}}}"
             )
         };
-        let whole =
-            line(",\"status\":\"done\"", ",\"updated_at\":\"2026-03-01T12:00:00.000Z\"");
+        let whole = line(",\"status\":\"done\"", ",\"updated_at\":\"2026-03-01T12:00:00.000Z\"");
         let task = Task::from_line(whole.as_bytes()).unwrap();
         assert_eq!((task.task_id.len(), task.title.as_str(), task.status), (36, "t", Status::Done));
         let why = |line: String| {
@@ -398,8 +400,10 @@ mod tests {
         };
         assert_eq!(why(line("", "")), ["/status: is missing", "/updated_at: is missing"]);
         assert!(why("{".into())[0].contains("EOF"));
-        assert!(why(format!("{}}}", whole.trim_end_matches('}').to_owned() + ",\"scope\":\"user:8\""))[0]
-            .contains("duplicate"));
+        assert!(
+            why(format!("{}}}", whole.trim_end_matches('}').to_owned() + ",\"scope\":\"user:8\""))[0]
+                .contains("duplicate")
+        );
     }
 
     #[test]

@@ -131,7 +131,6 @@ const IDS: [&str; 5] = [
     "0192f0c17b7e7d3f9a510d7a5c1f2e3b",
     "urn:uuid:{0192f0c1-7b7e-7d3f-9a51-0d7a5c1f2e3b}",
 ];
-const UUID: &str = "0192f0c1-7b7e-7d3f-9a51-0d7a5c1f2e3b";
 /// Instants at which clocks and calendars do something: summer time begins and ends in Berlin and New York, a leap
 /// second, leap days, the turn of years, 1970, and the ends of time.
 const INSTANTS: [&str; 10] = [
@@ -150,14 +149,18 @@ const INSTANTS: [&str; 10] = [
 impl World {
     fn new(seed: u64) -> World {
         // Where there is one, a disk in memory: it is the order of things that is tested here.
-        let dir = if Path::new("/dev/shm").is_dir() { tempfile::tempdir_in("/dev/shm") } else { tempfile::tempdir() };
+        let dir = if Path::new("/dev/shm").is_dir() {
+            tempfile::tempdir_in("/dev/shm")
+        } else {
+            tempfile::tempdir()
+        };
         let dir = dir.unwrap();
         let disk = Arc::new(Mortal { left: AtomicI64::new(-1) });
         let mut dice = Dice(seed);
         let rotate = dice.one_of(&[700, 3000, 1 << 20]);
         let logs = Logs::open(Some(dir.path()), "test").unwrap().on_disk(disk.clone()).rotate_at(rotate);
         // Mostly as it is; sometimes so few that the tree on disk is used for everything.
-        let keeps = dice.one_of(&[1 << 16, 1 << 16, 1 << 16, 0, 1, 2]);
+        let keeps = if dice.roll(4) == 0 { dice.roll(3).try_into().unwrap() } else { 1 << 16 };
         let now = Timestamp::parse_utc(dice.one_of(&INSTANTS)).unwrap();
         World { seed, dir, disk, logs, dice, now, keeps, tasks: BTreeMap::new(), reminded: BTreeSet::new() }
     }
@@ -169,7 +172,8 @@ impl World {
     }
 
     fn when(&mut self) -> When {
-        let window: Window = self.dice.one_of(&["1m", "7m", "15m", "1h", "1h", "1h", "90m", "1d"]).parse().unwrap();
+        let window: Window =
+            self.dice.one_of(&["1m", "7m", "15m", "1h", "1h", "1h", "90m", "1d"]).parse().unwrap();
         let lead = Duration::from_secs(self.dice.one_of(&[0, 0, 0, 1800, 86_400]));
         When { now: self.now, made_at: self.now, window, lead }
     }
@@ -429,7 +433,10 @@ fn at(now: &str) -> When {
 fn after_a_pause_only_the_present_bucket_is_reminded() {
     let dir = tempfile::tempdir().unwrap();
     let logs = Logs::open(Some(dir.path()), "test").unwrap();
-    emitted(&logs, vec![json!({ "task_id": "a", "scope": "chat:1", "title": "t", "due_at": "2026-03-01T09:00:00Z" })]);
+    emitted(
+        &logs,
+        vec![json!({ "task_id": "a", "scope": "chat:1", "title": "t", "due_at": "2026-03-01T09:00:00Z" })],
+    );
     let scan = |now| Scanner::new(&logs).unwrap().scan(&at(now), &mut |it| panic!("{it}")).unwrap().reminded;
     assert_eq!(scan("2026-03-01T08:59:59.999Z"), 0);
     assert_eq!(scan("2026-03-01T09:00:00Z"), 1);
@@ -449,7 +456,10 @@ fn a_damaged_line_is_kept_told_of_once_and_stops_nothing() {
     fs::write(&path, text.replacen("\"task_id\":\"b\"", "\"task_id\":\"\u{7f}\"", 1)).unwrap();
     let when = at("2026-03-01T10:00:00Z");
     let mut told = Vec::new();
-    Scanner::new(&logs).unwrap().list(&when, None, 0, &mut |it| told.push(it.to_string()), &mut |_| {}).unwrap();
+    Scanner::new(&logs)
+        .unwrap()
+        .list(&when, None, 0, &mut |it| told.push(it.to_string()), &mut |_| {})
+        .unwrap();
     assert!(told.len() == 1 && told[0].contains("/task_id: holds a control character"), "{told:?}");
     assert!(!dir.path().join("quarantine").exists(), "looking keeps nothing");
     told.clear();
@@ -485,7 +495,6 @@ fn many_tasks_are_handed_to_the_tree_and_scanned_in_batches() {
     assert_eq!(scan("2026-03-01T10:30:00Z").known, 5000);
     emitted(&logs, (0..4000).map(|it| task(it, "done")).collect());
     emitted(&logs, (0..4000).map(|it| task(it, "done")).collect());
-    assert_eq!(milepost::task::tasks(&logs).end().unwrap() > 0, true);
     assert_eq!(scan("2026-03-01T11:00:00Z").reminded, 3000);
     let mut listed = Vec::new();
     let when = at("2026-03-01T11:00:00Z");

@@ -84,7 +84,9 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     out.quiet(args.quiet);
     if args.list && args.dry_run {
-        return Err(Error::new(Kind::Usage, "", "--list and --dry-run show different things").cure("give either"));
+        return Err(
+            Error::new(Kind::Usage, "", "--list and --dry-run show different things").cure("give either")
+        );
     }
     if !args.list && (args.scope.is_some() || args.next.is_some()) {
         let what = "--scope and --next say what --list shows";

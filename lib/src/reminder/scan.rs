@@ -315,6 +315,3 @@ impl Scanner {
         Ok(rejected)
     }
 }
-
-
-

@@ -5,7 +5,8 @@
 //! its header, and those changes stay in memory.
 //!
 //! # Invariants
-//! - A block that is not what was written to its place is [`io::ErrorKind::InvalidData`].
+//! - A block that is not what was written to its place is [`io::ErrorKind::InvalidData`], and so is a file that
+//!   has fewer blocks than were written.
 //! - With [`Access::Look`] the file does not change.
 //! - All writing and syncing goes through `durable`.
 //!
@@ -26,6 +27,9 @@ use crate::{durable, logs::Logs};
 const BLOCK_BYTES: usize = 4096;
 /// A block and its CRC-32, which also covers the block's number.
 const STRIDE_BYTES: usize = BLOCK_BYTES + 4;
+
+/// Before the blocks: how many there are, a CRC-32 of that, and four unused bytes.
+const HEAD_BYTES: u64 = 16;
 
 /// What a table is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +58,7 @@ struct Instead {
 impl Blocks {
     /// Over an open file.
     pub fn new(file: File, logs: &Logs, access: Access) -> io::Result<Blocks> {
-        let count = file.metadata()?.len() / STRIDE_BYTES as u64;
+        let count = count_in(&file)?;
         let instead = Instead { blocks: BTreeMap::new(), count };
         let instead = (access == Access::Look).then(|| Mutex::new(instead));
         Ok(Blocks { file, logs: logs.clone(), instead })
@@ -69,7 +73,7 @@ impl Blocks {
     fn read_blocks(&self, first: u64, count: usize) -> io::Result<Vec<u8>> {
         let mut blocks = vec![0; count * BLOCK_BYTES];
         let mut stored = vec![0; count * STRIDE_BYTES];
-        let filled = read_at(&self.file, &mut stored, first * STRIDE_BYTES as u64)?;
+        let filled = read_at(&self.file, &mut stored, place_of(first))?;
         let instead = self.instead();
         for (number, (block, stored)) in
             (first..).zip(blocks.chunks_exact_mut(BLOCK_BYTES).zip(stored.chunks_exact(STRIDE_BYTES)))
@@ -106,7 +110,7 @@ impl Blocks {
             stored.extend_from_slice(&check_of(number, block));
         }
         // In one write, so that a kill does not part a block from its checksum.
-        durable::write_all_at(self.logs.disk(), &self.file, &stored, first * STRIDE_BYTES as u64)
+        durable::write_all_at(self.logs.disk(), &self.file, &stored, place_of(first))
     }
 }
 
@@ -114,7 +118,7 @@ impl StorageBackend for Blocks {
     fn len(&self) -> io::Result<u64> {
         let count = match self.instead() {
             Some(instead) => instead.count,
-            None => self.file.metadata()?.len() / STRIDE_BYTES as u64,
+            None => count_in(&self.file)?,
         };
         Ok(count * BLOCK_BYTES as u64)
     }
@@ -135,7 +139,20 @@ impl StorageBackend for Blocks {
             instead.count = count;
             return Ok(());
         }
-        self.logs.disk().set_len(&self.file, count * STRIDE_BYTES as u64)
+        // A kill in between leaves a file that is longer than its head says, which is no harm.
+        let write_head = || {
+            let count = count.to_le_bytes();
+            let mut head = [0; HEAD_BYTES as usize];
+            head[..8].copy_from_slice(&count);
+            head[8..12].copy_from_slice(&crc32fast::hash(&count).to_le_bytes());
+            durable::write_all_at(self.logs.disk(), &self.file, &head, 0)
+        };
+        if count < count_in(&self.file)? {
+            write_head()?;
+            return self.logs.disk().set_len(&self.file, place_of(count));
+        }
+        self.logs.disk().set_len(&self.file, place_of(count))?;
+        write_head()
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -161,6 +178,29 @@ fn span(offset: u64, bytes: usize) -> (u64, usize, usize) {
     let block = BLOCK_BYTES as u64;
     let skipped = usize::try_from(offset % block).unwrap_or_default();
     (offset / block, skipped, (skipped + bytes).div_ceil(BLOCK_BYTES))
+}
+
+/// Where a block begins.
+fn place_of(number: u64) -> u64 {
+    HEAD_BYTES + number * STRIDE_BYTES as u64
+}
+
+/// How many blocks a file has; none when it is empty.
+fn count_in(file: &File) -> io::Result<u64> {
+    let length = file.metadata()?.len();
+    if length == 0 {
+        return Ok(0);
+    }
+    let mut head = [0; HEAD_BYTES as usize];
+    read_at(file, &mut head, 0)?;
+    let mut count = [0; 8];
+    count.copy_from_slice(&head[..8]);
+    let (check, count) = (crc32fast::hash(&count), u64::from_le_bytes(count));
+    let is_there = count.checked_mul(STRIDE_BYTES as u64).is_some_and(|it| it + HEAD_BYTES <= length);
+    if head[8..12] != check.to_le_bytes() || head[12..] != [0; 4] || !is_there {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is cut or damaged"));
+    }
+    Ok(count)
 }
 
 fn check_of(number: u64, block: &[u8]) -> [u8; 4] {
@@ -236,17 +276,25 @@ mod tests {
         blocks.write(0, &[7; 2 * 4096]).unwrap();
         let path = dir.path().join("blocks");
         let good = fs::read(&path).unwrap();
-        for at in (0..good.len()).step_by(513).chain([4096, 4099, 4100]) {
+        let read = || {
+            let logs = Logs::open(Some(dir.path()), "test").unwrap();
+            Blocks::new(File::open(&path)?, &logs, Access::Look)?.read(0, &mut [0; 8192])
+        };
+        for at in (0..good.len()).step_by(513).chain([4112, 4115, 4116]) {
             let mut bad = good.clone();
             bad[at] ^= 0x10;
             fs::write(&path, &bad).unwrap();
-            assert!(open(dir.path(), Access::Look).read(0, &mut [0; 8192]).is_err(), "byte {at}");
+            assert!(read().is_err(), "byte {at}");
         }
-        fs::write(&path, &good[..good.len() - 1]).unwrap();
-        assert!(open(dir.path(), Access::Look).read(0, &mut [0; 8192]).is_err());
+        for length in [1, 16, good.len() - 4100, good.len() - 1] {
+            fs::write(&path, &good[..length]).unwrap();
+            assert!(read().is_err(), "cut to {length}");
+        }
         // Two blocks in each other's place.
-        let swapped = [&good[4100..], &good[..4100]].concat();
+        let swapped = [&good[..16], &good[4116..], &good[16..4116]].concat();
         fs::write(&path, swapped).unwrap();
-        assert!(open(dir.path(), Access::Look).read(0, &mut [0; 8192]).is_err());
+        assert!(read().is_err());
+        fs::write(&path, &good).unwrap();
+        read().unwrap();
     }
 }

@@ -174,7 +174,8 @@ impl TaskTable {
             }
             Ok(stored)
         })?;
-        let fresh = self.fresh_due.range(range).filter(|(_, of)| wanted(**of)).map(|(key, _)| *key).take(limit);
+        let fresh =
+            self.fresh_due.range(range).filter(|(_, of)| wanted(**of)).map(|(key, _)| *key).take(limit);
         let mut all: Vec<(i64, u64)> = stored.into_iter().chain(fresh).collect();
         all.sort_unstable();
         all.truncate(limit);
@@ -361,8 +362,7 @@ impl TaskTable {
         let logs = self.journal.logs();
         let (file, _) = durable::open_or_create(logs.disk(), &self.path)
             .map_err(|it| Error::io("cannot open the index", &self.path, it))?;
-        let blocks =
-            Blocks::new(file, logs, access).map_err(|it| Error::io("cannot open the index", &self.path, it))?;
+        let blocks = Blocks::new(file, logs, access).map_err(|it| trouble(redb::Error::Io(it)))?;
         let mut builder = Builder::new();
         builder.set_cache_size(CACHE_BYTES);
         builder.create_with_backend(blocks).map_err(trouble)
@@ -412,9 +412,8 @@ impl TaskTable {
 fn unreadable(path: &Path, trouble: Trouble) -> Error {
     match trouble {
         Trouble::Failed(error) => error.within(path.display()),
-        Trouble::Damaged => {
-            Error::new(Kind::Io, path.display(), "the index is damaged again and again").cure("check the disk")
-        }
+        Trouble::Damaged => Error::new(Kind::Io, path.display(), "the index is damaged again and again")
+            .cure("check the disk"),
     }
 }
 
