@@ -30,8 +30,8 @@ pub use active::BATCH_BYTES_MAX;
 pub use name::JournalName;
 pub use position::{Position, Resync, fingerprint};
 pub use quarantine::keep as keep_in_quarantine;
-pub(crate) use reader::line_before;
-pub use reader::{Item, LINE_BYTES_MAX, Lines, Reader};
+pub use reader::{Extent, Item, LINE_BYTES_MAX, Lines, Reader};
+pub(crate) use reader::{extent, line_before, place};
 pub use writer::{Batch, Described, Journal, Writer};
 
 /// The most records of one batch: enough that its sync costs each of them little.

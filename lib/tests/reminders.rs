@@ -57,7 +57,7 @@ impl Disk for Mortal {
     fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
         self.live().inspect_err(|_| {
             // The last write of all is torn.
-            if bytes.len() > 1 && self.left.load(Ordering::SeqCst) == 0 && offset % 2 == 0 {
+            if bytes.len() > 1 && self.left.load(Ordering::SeqCst) == 0 && offset.is_multiple_of(2) {
                 let _ = RealDisk.write_at(file, &bytes[..bytes.len() / 2], offset);
             }
         })?;
@@ -319,11 +319,11 @@ impl World {
         let when = self.when();
         self.disk.left.store(i64::try_from(self.dice.roll(40)).unwrap(), Ordering::SeqCst);
         let mut scanner = self.scanner_or_none();
-        let scanned: Option<Result<Scanned>> = scanner.as_mut().map(|it| it.scan(&when, &mut |_| {}));
+        let outcome: Option<Result<Scanned>> = scanner.as_mut().map(|it| it.scan(&when, &mut |_| {}));
         drop(scanner);
         self.disk.left.store(-1, Ordering::SeqCst);
         let expected = self.expected(&when);
-        if let Some(Ok(scanned)) = &scanned {
+        if let Some(Ok(scanned)) = &outcome {
             self.check(&when, std::slice::from_ref(scanned));
             return;
         }
@@ -482,7 +482,7 @@ fn many_tasks_are_handed_to_the_tree_and_scanned_in_batches() {
     let dir = tempfile::tempdir().unwrap();
     let logs = Logs::open(Some(dir.path()), "test").unwrap();
     let task = |it: u32, status: &str| {
-        let due = if it % 2 == 0 { "2026-03-01T09:00:00Z" } else { "2030-03-01T09:00:00Z" };
+        let due = if it.is_multiple_of(2) { "2026-03-01T09:00:00Z" } else { "2030-03-01T09:00:00Z" };
         json!({ "task_id": format!("t{it}"), "scope": format!("chat:{}", it % 7), "title": "t", "due_at": due,
             "status": status })
     };

@@ -100,14 +100,14 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     if args.list || args.dry_run {
         return show(&args, &mut scanner, &when, out);
     }
-    let scanned = scanner.scan(&when, &mut |damage| out.error(damage))?;
+    let done = scanner.scan(&when, &mut |damage| out.error(damage))?;
     out.result(&Report {
         status: "ok",
         time_bucket: when.bucket(),
-        reminded: scanned.reminded,
-        already_reminded: scanned.known,
-        rejected: scanned.rejected,
-        next_due_utc: scanned.next_due,
+        reminded: done.reminded,
+        already_reminded: done.known,
+        rejected: done.rejected,
+        next_due_utc: done.next_due,
     });
     Ok(Verdict::Done)
 }

@@ -67,7 +67,10 @@ impl Emission<'_> {
     fn file(&mut self, file: &str) -> Result<()> {
         let mut input = match Input::open(file) {
             Ok(input) => input,
-            Err(error) => return Ok(self.unreadable(&error)),
+            Err(error) => {
+                self.unreadable(&error);
+                return Ok(());
+            }
         };
         if input.is_terminal() {
             self.out.note("reading tasks from the terminal, one JSON document a line; Ctrl-D ends");
@@ -87,7 +90,8 @@ impl Emission<'_> {
                 Ok(Some(InputLine::Text(line, text))) => (read(&name, line, text), text.len()),
                 Err(error) => {
                     progress.end();
-                    return Ok(self.unreadable(&error));
+                    self.unreadable(&error);
+                    return Ok(());
                 }
             };
             self.offer(offer, bytes)?;

@@ -29,7 +29,7 @@ const BLOCK_BYTES: usize = 4096;
 const STRIDE_BYTES: usize = BLOCK_BYTES + 4;
 
 /// Before the blocks: how many there are, a CRC-32 of that, and four unused bytes.
-const HEAD_BYTES: u64 = 16;
+const HEAD_BYTES: usize = 16;
 
 /// What a table is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +142,7 @@ impl StorageBackend for Blocks {
         // A kill in between leaves a file that is longer than its head says, which is no harm.
         let write_head = || {
             let count = count.to_le_bytes();
-            let mut head = [0; HEAD_BYTES as usize];
+            let mut head = [0; HEAD_BYTES];
             head[..8].copy_from_slice(&count);
             head[8..12].copy_from_slice(&crc32fast::hash(&count).to_le_bytes());
             durable::write_all_at(self.logs.disk(), &self.file, &head, 0)
@@ -182,7 +182,7 @@ fn span(offset: u64, bytes: usize) -> (u64, usize, usize) {
 
 /// Where a block begins.
 fn place_of(number: u64) -> u64 {
-    HEAD_BYTES + number * STRIDE_BYTES as u64
+    HEAD_BYTES as u64 + number * STRIDE_BYTES as u64
 }
 
 /// How many blocks a file has; none when it is empty.
@@ -191,12 +191,12 @@ fn count_in(file: &File) -> io::Result<u64> {
     if length == 0 {
         return Ok(0);
     }
-    let mut head = [0; HEAD_BYTES as usize];
+    let mut head = [0; HEAD_BYTES];
     read_at(file, &mut head, 0)?;
     let mut count = [0; 8];
     count.copy_from_slice(&head[..8]);
     let (check, count) = (crc32fast::hash(&count), u64::from_le_bytes(count));
-    let is_there = count.checked_mul(STRIDE_BYTES as u64).is_some_and(|it| it + HEAD_BYTES <= length);
+    let is_there = count.checked_mul(STRIDE_BYTES as u64).is_some_and(|it| it + HEAD_BYTES as u64 <= length);
     if head[8..12] != check.to_le_bytes() || head[12..] != [0; 4] || !is_there {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the file is cut or damaged"));
     }
