@@ -129,7 +129,7 @@ pub fn write_string(text: &str, out: &mut Vec<u8>) {
 }
 
 /// How many bytes at the front of `bytes` are written as they are.
-pub(crate) fn raw_length(bytes: &[u8]) -> usize {
+fn raw_length(bytes: &[u8]) -> usize {
     let is_escaped = |it: &u8| *it < b' ' || *it == b'"' || *it == b'\\';
     // Without an early exit the compiler tests the sixteen bytes of a chunk at once.
     let (chunks, _) = bytes.as_chunks::<16>();

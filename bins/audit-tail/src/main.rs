@@ -18,10 +18,10 @@ use std::{io::IsTerminal, process::ExitCode, time::Duration};
 use args::Args;
 use filter::{Filter, Kind};
 use milepost::{
-    Error, Result, cli,
+    Error, Result, audit, cli,
     cli::{Output, Verdict},
     clock,
-    journal::{Item, JournalName, Reader},
+    journal::{Item, Reader},
     logs::Logs,
     watch::Watch,
 };
@@ -53,7 +53,7 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     let stop = if args.follow { Some(cli::shutdown_flag()?) } else { None };
     // Before the first look, so that nothing falls between the two.
     let watch = if args.follow { Some(Watch::start(&logs)?) } else { None };
-    let mut reader = Reader::open_at(&logs, &JournalName::audit(), 0)?;
+    let mut reader = audit::verify::reader(&logs)?;
     match args.lines.or(args.follow.then_some(FOLLOW_LINES)) {
         Some(lines) => tail.begin_with(&mut reader, lines)?,
         None => tail.show_all(&mut reader)?,
@@ -77,7 +77,8 @@ fn pretty_as(args: &Args) -> Result<Option<Pretty>> {
         return Ok(None);
     }
     let zone = if args.local {
-        let zone = TimeZone::local().map_err(|it| {
+        let named = std::env::var("TZ").ok().filter(|it| !it.is_empty());
+        let zone = named.as_deref().map_or_else(TimeZone::local, TimeZone::from_posix_tz).map_err(|it| {
             Error::new(milepost::Kind::Configuration, "--local", "the local time zone is not known")
                 .because(it.to_string())
                 .cure("set TZ, for example TZ=Europe/Warsaw, or leave --local out")
@@ -116,13 +117,14 @@ impl Tail<'_> {
         match self.filter.judge(text) {
             Kind::Passed => {}
             Kind::Damaged => self.damaged(offset, text, "is no audit record"),
-            Kind::Shown => match &self.pretty {
-                Some(pretty) => self.out.raw(pretty.line(text).as_bytes()),
-                None => {
+            Kind::Shown => {
+                if let Some(pretty) = &self.pretty {
+                    self.out.raw(pretty.line(text).as_bytes());
+                } else {
                     self.out.raw(text);
                     self.out.raw(b"\n");
                 }
-            },
+            }
         }
     }
 
@@ -137,19 +139,19 @@ impl Tail<'_> {
 
     /// Shows the last `lines` that match: looks back twice as far until there are enough.
     fn begin_with(&mut self, reader: &mut Reader, lines: usize) -> Result<()> {
-        let end = reader.end();
+        let (first, end) = (reader.offset(), reader.end());
         let mut back = BACK_BYTES;
         loop {
-            let start = end.saturating_sub(back);
+            let start = end.saturating_sub(back).max(first);
             reader.seek(start);
             // What begins in the middle of a line ends at its end.
-            if start > 0 {
+            if start > first {
                 reader.next_item()?;
             }
             let from = reader.offset();
             let mut found = std::collections::VecDeque::new();
             while let Some(item) = reader.next_item()? {
-                let (Item::Line { offset, text, .. }, ..) = (item,) else { continue };
+                let Item::Line { offset, text, .. } = item else { continue };
                 if self.filter.judge(text) != Kind::Passed {
                     found.push_back(offset);
                     if found.len() > lines {
@@ -157,7 +159,7 @@ impl Tail<'_> {
                     }
                 }
             }
-            if found.len() >= lines || start == 0 {
+            if found.len() >= lines || start == first {
                 let first = if lines == 0 { reader.offset() } else { found.front().copied().unwrap_or(from) };
                 reader.seek(first);
                 return self.show_all(reader);

@@ -26,6 +26,7 @@ use std::{
 use args::Args;
 use milepost::{
     Error, Kind, Result, Timestamp,
+    audit::seal::Sealing,
     cli::{self, Output, Verdict},
     clock,
     delivery::{
@@ -77,6 +78,8 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     if args.ping {
         return Ok(ping(&args, &url, &mut outside));
     }
+    let messages = outside.out.messages();
+    let _sealing = if args.watch { Sealing::start(&logs, move |it| messages.warn(it))? } else { None };
     let settings = Settings { url, schedule: args.schedule(), order: args.order.0, ack: args.ack.0 };
     deliver(&args, &consumer, &settings, &mut outside)
 }

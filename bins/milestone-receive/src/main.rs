@@ -46,6 +46,7 @@ use std::{
 
 use milepost::{
     Error, Kind, Result,
+    audit::seal::Sealing,
     cli::{self, Output, Verdict},
     clock,
     journal::JournalName,
@@ -105,6 +106,10 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     let dead_letters = Arc::new(DeadLetters::default());
     let (store, Running { thread, ended }) =
         Store::open(&logs, &feed, &dead_letters, &metrics, out.messages())?;
+
+    let messages = out.messages();
+    // Dropped last: the audit is sealed behind all that this service did.
+    let _sealing = Sealing::start(&logs, move |it| messages.warn(it))?;
 
     let listener = listen(args.listen)?;
     let bound = listener

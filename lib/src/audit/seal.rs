@@ -124,7 +124,7 @@ pub fn seal(logs: &Logs, sealer: &Sealer, previous: Option<&Sealer>) -> Result<b
     }
     let draft = Draft::new(Action::Seal, Outcome::Done, detail);
     write(&mut active, &mut chain, &[draft]).map_err(|Failure { error, .. }| error)?;
-    drop(active);
+    // Still under the audit's lock: several services may seal.
     state_file::save(logs, STATE, &json!({ "key": sealer.name }))?;
     Ok(true)
 }

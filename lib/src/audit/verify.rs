@@ -147,6 +147,18 @@ pub fn head(logs: &Logs) -> Result<Option<Head>> {
     Ok(Some(Head { seq: chain.seq, hash: chain.head }))
 }
 
+/// A reader of the audit from its first record, up to where it is believed.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn reader(logs: &Logs) -> Result<Reader> {
+    let name = JournalName::audit();
+    let extent = journal::extent(logs, &name)?;
+    let mut reader = Reader::open_at(logs, &name, extent.first)?;
+    reader.read_until(extent.believed);
+    Ok(reader)
+}
+
 /// Verifies everything. `progress` is told how many bytes of how many are done.
 ///
 /// # Errors
@@ -170,7 +182,9 @@ pub fn verify(logs: &Logs, options: &Options, progress: &mut dyn FnMut(u64, u64)
     }
     walk.expected.make_contiguous().sort_by_key(|it| it.seq);
     let mut reader = Reader::open_at(logs, &name, extent.first)?;
-    reader.read_until(extent.written);
+    // Up to the mark in any case: a file that is shorter says so.
+    reader.read_until(extent.written.max(extent.believed));
+    let mut is_whole = true;
     loop {
         match reader.next_item() {
             Ok(None) => break,
@@ -188,10 +202,11 @@ pub fn verify(logs: &Logs, options: &Options, progress: &mut dyn FnMut(u64, u64)
             Ok(Some(Item::Overlong { offset, .. })) => walk.broken(offset, "is longer than any record"),
             Err(error) => {
                 walk.report.problem(name.file(), error.to_string());
+                is_whole = false;
                 break;
             }
         }
-        if walk.report.records % PROGRESS_EVERY == 0 {
+        if walk.report.records.is_multiple_of(PROGRESS_EVERY) {
             progress(reader.offset() - extent.first, extent.written - extent.first);
         }
     }
@@ -207,7 +222,7 @@ pub fn verify(logs: &Logs, options: &Options, progress: &mut dyn FnMut(u64, u64)
         );
         report.problem(name.file(), what);
     }
-    journals.finish(&mut report)?;
+    journals.finish(is_whole, &mut report)?;
     report.ok = report.problems.is_empty();
     Ok(report)
 }
@@ -306,13 +321,13 @@ impl Walk<'_> {
     fn seal(&mut self, record: &RawLine<'_>) {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
-        struct Seal {
+        struct Made {
             key: String,
             seal: String,
             previous_key: Option<String>,
             previous_seal: Option<String>,
         }
-        let Ok(seal) = serde_json::from_slice::<Seal>(record.detail) else {
+        let Ok(seal) = serde_json::from_slice::<Made>(record.detail) else {
             return self.problem(self.offset, "the seal has no key and seal");
         };
         let prev = String::from_utf8_lossy(record.prev);

@@ -331,14 +331,22 @@ pub struct Extent {
 /// How far a journal goes, without any lock.
 pub(crate) fn extent(logs: &Logs, name: &JournalName) -> Result<Extent> {
     let mut segments = Segments::new(logs, name);
-    segments.refresh()?;
-    let base = segments.mark.base;
     let path = segments.active_path();
-    let written = match fs::metadata(&path) {
-        Ok(it) => base + it.len(),
-        Err(cause) if cause.kind() == io::ErrorKind::NotFound => base,
-        Err(cause) => return Err(Error::io("cannot look at the journal", &path, cause)),
+    segments.refresh()?;
+    let written = loop {
+        let mark = segments.mark.clone();
+        let written = match fs::metadata(&path) {
+            Ok(it) => mark.base + it.len(),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => mark.base,
+            Err(cause) => return Err(Error::io("cannot look at the journal", &path, cause)),
+        };
+        segments.refresh()?;
+        // After a rotation in between the length is another file's.
+        if segments.mark.base == mark.base {
+            break written;
+        }
     };
+    let base = segments.mark.base;
     let first = segments.sealed_bases()?.into_iter().min().unwrap_or(base).min(base);
     // One from before a rotation is a mark too: what it does not cover, its writer is about to.
     let has_mark = segments.lock.as_ref().is_some_and(|it| Mark::read(it).is_ok_and(|it| it.is_some()));

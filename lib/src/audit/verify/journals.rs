@@ -13,6 +13,7 @@ use std::{
     fs, io,
 };
 
+use memchr::memmem::{self, Finder};
 use serde::Deserialize;
 
 use super::{Compared, Report, place_of};
@@ -36,6 +37,8 @@ pub struct Journals<'v> {
     all: BTreeMap<String, Followed>,
     /// Whether there is anything to compare with.
     is_live: bool,
+    has_feed: bool,
+    journal_word: Finder<'static>,
 }
 
 struct Followed {
@@ -85,7 +88,13 @@ impl<'v> Journals<'v> {
     /// Finds the journals and how far each goes. The audit is measured after this.
     pub fn measure(logs: &'v Logs) -> Result<Journals<'v>> {
         let is_live = logs.dir().join(".lock/audit.lock").exists();
-        let mut journals = Journals { logs, all: BTreeMap::new(), is_live };
+        let mut journals = Journals {
+            logs,
+            all: BTreeMap::new(),
+            is_live,
+            has_feed: false,
+            journal_word: Finder::new(b"\"journal\":"),
+        };
         if !is_live {
             return Ok(journals);
         }
@@ -101,12 +110,13 @@ impl<'v> Journals<'v> {
                 let name = file.to_str().and_then(|it| it.strip_suffix(".lock"));
                 // Locks of instances and of folders are of no journal.
                 if let Some(name) =
-                    name.filter(|it| !it.contains('@') && !(folder.is_empty() && *it == "audit"))
+                    name.filter(|it| !(it.contains('@') || folder.is_empty() && *it == "audit"))
                 {
                     journals.follow(&format!("{folder}{name}"))?;
                 }
             }
         }
+        journals.has_feed = journals.all.contains_key(FEED);
         Ok(journals)
     }
 
@@ -138,11 +148,13 @@ impl<'v> Journals<'v> {
 
     /// Compares what a record tells of.
     pub fn told(&mut self, record: &RawLine<'_>, report: &mut Report) {
+        if !self.is_live {
+            return;
+        }
         // Duplicates point at the first one.
-        let is_first = record.outcome != b"duplicate";
-        let names_journal = memchr::memmem::find(record.detail, b"\"journal\":").is_some();
-        let has_receipt = record.action == b"deliver" && record.outcome == b"acknowledged";
-        if !self.is_live || !(is_first && names_journal || has_receipt) {
+        let names_journal = record.outcome != b"duplicate" && self.journal_word.find(record.detail).is_some();
+        let has_receipt = self.has_feed && record.action == b"deliver" && record.outcome == b"acknowledged";
+        if !names_journal && !has_receipt {
             return;
         }
         let Ok(told) = serde_json::from_slice::<Told<'_>>(record.detail) else { return };
@@ -182,10 +194,12 @@ impl<'v> Journals<'v> {
         }
     }
 
-    /// Tells of what nobody told of, and what is missing.
-    pub fn finish(self, report: &mut Report) -> Result<()> {
+    /// Tells of what nobody told of, and what is missing. Without the whole audit, nobody knows what it tells of.
+    pub fn finish(self, is_whole: bool, report: &mut Report) -> Result<()> {
         for (name, mut followed) in self.all {
-            followed.pass_until(self.logs, followed.limit, report);
+            if is_whole {
+                followed.pass_until(self.logs, followed.limit, report);
+            }
             if let Some((place, count)) = followed.untold.take() {
                 let more =
                     if count > 1 { format!(", and {} more like it", count - 1) } else { String::new() };
@@ -284,14 +298,13 @@ impl Followed {
 /// Whether a line is the record of the event with this key, as it lies in the audit.
 fn is_about(journal: &str, line: &[u8], key: &[u8]) -> bool {
     // The escapes of journals and of the audit are the same, so their bytes can be compared.
-    let has = |before: &str, text: &[u8]| {
-        memchr::memmem::find(line, &[before.as_bytes(), text, b"\""].concat()).is_some()
-    };
+    let has =
+        |before: &str, text: &[u8]| memmem::find(line, &[before.as_bytes(), text, b"\""].concat()).is_some();
     if journal == TASKS {
         return Task::from_line(line).is_ok_and(|it| raw(&identity::task_key(&it.scope, &it.task_id)) == key);
     }
-    match key.strip_prefix(b"milestone:") {
-        Some(id) if line.starts_with(b"{\"milestoneId\":\"") => has("{\"milestoneId\":\"", id),
+    match (key.strip_prefix(b"milestone:"), line.strip_prefix(b"{\"milestoneId\":\"")) {
+        (Some(id), Some(rest)) => rest.strip_prefix(id).is_some_and(|it| it.starts_with(b"\"")),
         // Commands, and refused requests without a key, are of no event.
         _ if key == b"control" || key.is_empty() => true,
         _ => has("\"idempotency_key\":\"", key) || has("\"idempotencyKey\":\"", key),
