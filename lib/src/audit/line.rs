@@ -55,9 +55,8 @@ impl<'l> RawLine<'l> {
     pub fn read(line: &'l [u8]) -> Option<RawLine<'l>> {
         // Once for the whole line, where many bytes are looked at together.
         let is_ascii = line.is_ascii();
-        if line.iter().fold(false, |any, it| any | (*it < b' '))
-            || !is_ascii && std::str::from_utf8(line).is_err()
-        {
+        let has_control = line.iter().min().is_none_or(|it| *it < b' ');
+        if has_control || !is_ascii && std::str::from_utf8(line).is_err() {
             return None;
         }
         let mut walk = Walk { line, at: 0, is_ascii, escapes: 0 };

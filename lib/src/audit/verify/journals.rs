@@ -6,6 +6,8 @@
 //! # Invariants
 //! - Lines behind what a journal's mark covered when it was measured are not looked at, only that they are there.
 //! - A journal that is a chain of its own (`receive/…`) is verified as one.
+//! - A line is compared by its place and its key; what else it says the audit does not know. The receiver's
+//!   journals are chains, and theirs is checked whole.
 //! - A folder without locks is a copy of an audit; there nothing is compared.
 
 use std::{
@@ -14,7 +16,7 @@ use std::{
 };
 
 use memchr::memmem::{self, Finder};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::{Compared, Report, place_of};
 use crate::{
@@ -286,9 +288,12 @@ impl Followed {
         }
         let Some(record) = told else { return };
         self.records += 1;
-        if let Some(key) = record.key
-            && !is_about(self.name.as_str(), text, key)
-        {
+        let is_it = match record.key {
+            Some(key) => is_about(self.name.as_str(), text, key),
+            // One record tells of a whole batch: that each is one must do.
+            None => serde_json::from_slice::<IgnoredAny>(text).is_ok(),
+        };
+        if !is_it {
             let what = format!("is not the record that the audit's record {} tells of", record.seq);
             report.problem(place_of(logs, &self.name, offset), what);
         }
