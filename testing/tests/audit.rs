@@ -175,11 +175,11 @@ fn drive_everything() -> (Side, Side) {
     sender.damage("milestone-delivery-queue.jsonl", "\"idempotency_key\":\"milestone:queue-damage\"");
     receiver.end();
     sender.deliver(&receiver, &["-q"]).exits(0);
-    sender.deliver(&receiver, &["--hold", "maintenance"]).exits(0);
-    sender.deliver(&receiver, &["--release"]).exits(0);
     receiver.receive();
     sender.deliver(&receiver, &["--retry-now"]).exits(0);
     sender.deliver(&receiver, &["--drain", "-q", "--backoff-base", "10ms"]).exits(0);
+    sender.deliver(&receiver, &["--hold", "maintenance"]).exits(0);
+    sender.deliver(&receiver, &["--release"]).exits(0);
 
     // Tasks and reminders.
     let tasks = [

@@ -310,6 +310,8 @@ fn is_about(journal: &str, line: &[u8], key: &[u8]) -> bool {
     }
     match (key.strip_prefix(b"milestone:"), line.strip_prefix(b"{\"milestoneId\":\"")) {
         (Some(id), Some(rest)) => rest.strip_prefix(id).is_some_and(|it| it.starts_with(b"\"")),
+        // What settling kept may have been written by another hand.
+        (Some(id), None) if has("\"milestoneId\":\"", id) => true,
         // Commands, and refused requests without a key, are of no event.
         _ if key == b"control" || key.is_empty() => true,
         _ => has("\"idempotency_key\":\"", key) || has("\"idempotencyKey\":\"", key),
