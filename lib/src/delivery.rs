@@ -1,14 +1,15 @@
 //! Delivery: bringing the records of a queue to an endpoint, each exactly once acknowledged or given up.
 //!
 //! ```text
-//! queue ──► engine ── what is next? ──► World::post ──► verdict ──► state, breaker, backoff
-//!              │                                                        │
-//!              └───────── store: dead letters, audit, state ◄───────────┘
+//! queue ──► engine ── what is next? ──► World ──► verdict ──► state, breaker, backoff
+//!              │                       couriers                      │
+//!              └───────── store: dead letters, audit, state ◄────────┘
 //! ```
 //!
 //! `verdict`, `backoff` and `breaker` are pure; `state` is what a delivery remembers and how each audited
 //! event changes it; `store` makes it durable and reads it back; `engine` is the loop over all of them.
-//! What is outside (clock, wire, messages) stands behind [`World`].
+//! What is outside (clock, wire, messages) stands behind [`World`]; `couriers` are the threads that a tool puts
+//! behind it, and `wire` is what passes between the two.
 //!
 //! # Invariants
 //! - State changes only by events that are audited, and the same events in the same order give the same
@@ -21,13 +22,16 @@
 pub mod backoff;
 pub mod breaker;
 mod control;
+pub mod couriers;
 mod engine;
 mod event;
 mod item;
 mod lanes;
+mod settled;
 mod state;
 mod store;
 pub mod verdict;
+mod wire;
 
 use crate::{
     Error, Kind, Result,
@@ -36,12 +40,14 @@ use crate::{
     queue, redrive,
 };
 pub use control::{Command, Control};
-pub use engine::{Engine, Order, Outgoing, Pause, Settings, Summary, World, outlook};
+pub use engine::{Engine, Order, Pause, Settings, Summary, World, outlook};
 pub use event::{Detail, Event};
 pub use item::{Item, Route};
 pub use lanes::{LANES_MAX, Lane, LaneName, Lanes, Retry};
+pub use settled::{Settled, acknowledged_between};
 pub use state::{LastAck, State};
 pub use store::resync;
+pub use wire::{Fate, Judged, Outgoing, Returned, Sent};
 
 /// How much a message matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

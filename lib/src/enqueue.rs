@@ -18,8 +18,10 @@ use crate::{
     envelope::{EventEnvelope, Resume},
     index::Index,
     journal::{
-        BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch, Item, Journal, Lines, Position, Reader, keep_in_quarantine,
+        BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch, Item, Journal, JournalName, Lines, Position, Reader,
+        keep_in_quarantine,
     },
+    logs::Logs,
     queue,
     state_file::{self, Loaded},
 };
@@ -98,7 +100,7 @@ impl Enqueuer {
                 let after = queue::resume(&self.queue, self.source.name())?;
                 state_file::save(
                     self.queue.logs(),
-                    &passage_file(&self.queue),
+                    &passage_file(self.queue.name()),
                     &Passage { after, to: last.clone() },
                 )?;
             }
@@ -247,15 +249,21 @@ impl Enqueuer {
 
     /// Behind the lines after `resume` that gave no record, if that is remembered.
     fn passed_after(&self, resume: &Position) -> Result<Option<Position>> {
-        Ok(match state_file::load::<Passage>(self.queue.logs(), &passage_file(&self.queue))? {
-            Loaded::Found(passage) if passage.after == *resume => Some(passage.to),
-            _ => None,
-        })
+        let passed = passage(self.queue.logs(), self.queue.name())?;
+        Ok(passed.filter(|(after, _)| after == resume).map(|(_, to)| to))
     }
 }
 
-fn passage_file(queue: &Journal) -> String {
-    format!(".index/{}.passed.json", queue.name())
+fn passage_file(queue: &JournalName) -> String {
+    format!(".index/{queue}.passed.json")
+}
+
+/// Which lines gave no record although the queue went beyond them: from one position of its source to another.
+pub fn passage(logs: &Logs, queue: &JournalName) -> Result<Option<(Position, Position)>> {
+    Ok(match state_file::load::<Passage>(logs, &passage_file(queue))? {
+        Loaded::Found(it) => Some((it.after, it.to)),
+        Loaded::Missing | Loaded::Damaged(_) => None,
+    })
 }
 
 /// Sets the queue's writer to `position` of the source, audited.
@@ -266,7 +274,7 @@ pub fn resync(source: &Journal, queue: &Journal, position: Position) -> Result<(
         "sourceOffset": position.offset,
     });
     // It may tell of lines behind the very position that is chosen now, in a journal that is another one since.
-    state_file::remove(queue.logs(), &passage_file(queue))?;
+    state_file::remove(queue.logs(), &passage_file(queue.name()))?;
     queue::begin_at(queue, source.name(), position)?;
     audit::append(queue.logs(), &[Draft::new(Action::Resync, Outcome::Done, detail)])
         .map(drop)

@@ -19,6 +19,7 @@
 //! `docs/FORMAT.md` has the bytes.
 
 pub(crate) mod active;
+mod extent;
 mod mark;
 mod name;
 mod position;
@@ -27,11 +28,12 @@ mod reader;
 mod writer;
 
 pub use active::BATCH_BYTES_MAX;
+pub use extent::{Extent, Segment, open_segment};
 pub use name::JournalName;
 pub use position::{Position, Resync, fingerprint};
 pub use quarantine::keep as keep_in_quarantine;
-pub use reader::{Extent, Item, LINE_BYTES_MAX, Lines, Reader};
-pub(crate) use reader::{extent, line_before, place};
+pub use reader::{Item, LINE_BYTES_MAX, Lines, Reader};
+pub(crate) use reader::{line_before, place, reach};
 pub use writer::{Batch, Described, Journal, Writer};
 
 /// The most records of one batch: enough that its sync costs each of them little.

@@ -27,17 +27,22 @@ pub mod logs;
 pub mod state_file;
 pub mod watch;
 
+pub mod discard;
 pub mod emit;
 pub mod enqueue;
 pub mod queue;
 pub mod redrive;
 pub mod reminder;
+mod requeue;
+pub mod resend;
 pub mod task;
 
 pub mod delivery;
 pub mod ingest;
 pub mod secret;
 pub mod signing;
+
+pub mod conservation;
 
 pub mod cli;
 pub mod input;

@@ -45,7 +45,8 @@ pub fn scope_of(record: &EventEnvelope) -> Option<String> {
     serde_json::from_str::<Scoped>(record.payload.get()).ok()?.scope
 }
 
-/// The look-up keys of a queue record: the key of an event, or which dead letter was put back.
+/// The look-up keys of a queue record: the key of an event, or for which endpoint it is there once more and
+/// which dead letter was put back by it.
 pub fn keys_of(line: &[u8], each: &mut dyn FnMut(&str)) {
     #[derive(Deserialize)]
     struct Keys<'l> {
@@ -57,16 +58,25 @@ pub fn keys_of(line: &[u8], each: &mut dyn FnMut(&str)) {
     }
     match serde_json::from_slice(line) {
         Ok(Keys { endpoint: None, idempotency_key, .. }) => each(&event_key(&idempotency_key)),
-        Ok(Keys { endpoint: Some(endpoint), redrive_of: Some(offset), .. }) => {
-            each(&redrive_key(&endpoint, offset));
+        Ok(Keys { endpoint: Some(endpoint), idempotency_key, redrive_of }) => {
+            each(&again_key(&endpoint, &idempotency_key));
+            if let Some(offset) = redrive_of {
+                each(&redrive_key(&endpoint, offset));
+            }
         }
-        _ => {}
+        Err(_) => {}
     }
 }
 
 /// The look-up key of an event.
 pub fn event_key(idempotency_key: &str) -> String {
     format!("event {idempotency_key}")
+}
+
+/// The look-up key of an event that was put in once more for one endpoint, resent or redriven.
+pub fn again_key(endpoint: &str, idempotency_key: &str) -> String {
+    // The name of an endpoint has no space, so no two of these are alike.
+    format!("again {endpoint} {idempotency_key}")
 }
 
 /// The look-up key of a dead letter that was put back.
@@ -104,6 +114,27 @@ const START_VERSION: u32 = 1;
 
 fn start_file(queue: &JournalName) -> String {
     format!("{}-source.json", queue.stem().unwrap_or(queue.as_str()))
+}
+
+/// What `X-source.json` says.
+#[derive(Clone, Debug)]
+pub struct StartSaid {
+    /// The journal that the queue is filled from.
+    pub source: JournalName,
+    /// Where to begin in it.
+    pub position: Position,
+    /// Where the queue ended when this was said.
+    pub queue_offset: u64,
+}
+
+/// What `X-source.json` of a queue says, if it is there and can be read.
+pub fn start_of(logs: &Logs, queue: &JournalName) -> Option<StartSaid> {
+    match state_file::load::<Start>(logs, &start_file(queue)) {
+        Ok(Loaded::Found(Start { source, position, queue_offset, .. })) => {
+            Some(StartSaid { source: JournalName::internal(source), position, queue_offset })
+        }
+        _ => None,
+    }
 }
 
 /// Where the queue's writer goes on in `source`.

@@ -3,24 +3,24 @@
 //! # Invariants
 //! - A dead letter is named by its queue, its endpoint and its offset; the queue record that puts it back says
 //!   which one it was, and under the queue's lock no second one is written.
-//! - The record is the one that was given up on, byte for byte in its payload and time, so every attempt of the
-//!   key has the same body.
-//! - The queue's instance lock is not taken: redriving works while the queue is being written.
+//! - One that was discarded is closed: it is not put back, whoever asks.
+//! - Memory holds one batch of dead letters, and of those that were asked for by name what they are called.
 //!
-//! Not here: giving up (`delivery`).
+//! Not here: giving up (`delivery`), appending (`requeue`), closing (`discard`).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     Error, Kind, Result,
-    audit::{Action, Draft, Outcome},
-    envelope::{DeadLetter, EventEnvelope, Resume},
-    index::Index,
-    journal::{BATCH_RECORDS_MAX, Batch, Described, Item, Journal, JournalName, Position},
+    audit::Action,
+    discard::Discarded,
+    envelope::DeadLetter,
+    journal::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Described, Item, Journal, JournalName, Position},
     logs::Logs,
     queue,
+    requeue::{Origin, Requeue},
 };
 
 /// The dead letters of a queue's endpoint; the endpoint without a name is empty.
@@ -91,30 +91,50 @@ impl Selection {
         }
     }
 
-    /// Those that were asked for by name and not found.
-    fn missing(&self, found: &BTreeSet<(String, u64)>) -> Vec<String> {
-        match self {
-            Selection::All => Vec::new(),
-            Selection::Keys(keys) => {
-                let is_found = |key: &String| {
-                    found.iter().any(|(it, _)| it == key || it.strip_prefix("milestone:") == Some(key))
-                };
-                keys.iter().filter(|it| !is_found(it)).cloned().collect()
-            }
-            Selection::Letters(letters) => letters.difference(found).map(|(key, _)| key.clone()).collect(),
+    /// The keys that none of the `found` ones answers to, as they were given.
+    pub(crate) fn keys_without<'f>(&self, found: impl IntoIterator<Item = &'f str>) -> Vec<String> {
+        let Selection::Keys(keys) = self else { return Vec::new() };
+        let mut missing = keys.clone();
+        for key in found {
+            missing.remove(key);
+            missing.remove(key.strip_prefix("milestone:").unwrap_or(key));
         }
+        missing.into_iter().collect()
     }
 }
 
 /// What redriving came to.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Redriven {
     /// Dead letters that were put back.
     pub queued: u64,
     /// Those that had been put back before.
     pub known: u64,
+    /// Those that were passed over because they were discarded.
+    pub discarded: u64,
+    /// Keys that were asked for by name and of which the dead letter that is left was discarded.
+    pub closed: Vec<String>,
     /// Keys that no dead letter has.
     pub missing: Vec<String>,
+}
+
+/// Calls `each` with the offset of every dead letter that is selected, in order. The journal is settled.
+pub(crate) fn each_letter(
+    dead: &Journal,
+    selection: &Selection,
+    each: &mut dyn FnMut(u64, DeadLetter) -> Result<()>,
+) -> Result<()> {
+    let mut reader = dead.read_from(&Position::default())?;
+    while let Some(item) = reader.next_item()? {
+        // Damage is whoever's who delivers from it: milestone-status and the deliverer name it.
+        if let Item::Line { offset, text, .. } = item
+            && let Ok(letter) = DeadLetter::from_line(text)
+            && selection.holds(&letter)
+        {
+            each(offset, letter)?;
+        }
+    }
+    Ok(())
 }
 
 /// Puts the selected dead letters of an endpoint back into the queue.
@@ -126,78 +146,101 @@ pub fn redrive(
 ) -> Result<Redriven> {
     let dead = dead_letters(queue.logs(), queue.name(), endpoint);
     dead.settle_if_needed()?;
-    let mut redriven = Redriven::default();
-    let mut found = BTreeSet::new();
-    let mut reader = dead.read_from(&Position::default())?;
+    let mut redriving = Redriving {
+        requeue: Requeue::new(queue, source, endpoint),
+        discarded: Discarded::unread(queue.logs(), queue.name(), endpoint),
+        is_by_name: !matches!(selection, Selection::All),
+        found: BTreeMap::new(),
+        redriven: Redriven::default(),
+    };
     let mut letters = Vec::new();
-    loop {
-        let item = reader.next_item()?;
-        let is_last = item.is_none();
-        if let Some(Item::Line { offset, text, .. }) = item
-            && let Ok(letter) = DeadLetter::from_line(text)
-            && selection.holds(&letter)
-        {
-            found.insert((letter.envelope().idempotency_key.clone(), letter.queue_offset));
-            letters.push((offset, letter));
+    let mut bytes = 0;
+    each_letter(&dead, selection, &mut |offset, letter| {
+        bytes += letter.envelope().payload.get().len();
+        letters.push((offset, letter));
+        if letters.len() >= BATCH_RECORDS_MAX || bytes >= BATCH_BYTES_MAX / 2 {
+            bytes = 0;
+            redriving.put_back(&std::mem::take(&mut letters))?;
         }
-        if is_last || letters.len() >= BATCH_RECORDS_MAX {
-            put_back(queue, source, endpoint, &std::mem::take(&mut letters), &mut redriven)?;
-        }
-        if is_last {
-            redriven.missing = selection.missing(&found);
-            return Ok(redriven);
-        }
-    }
+        Ok(())
+    })?;
+    redriving.put_back(&letters)?;
+    Ok(redriving.end(selection))
 }
 
-fn put_back(
-    queue: &Journal,
-    source: &JournalName,
-    endpoint: &str,
-    letters: &[(u64, DeadLetter)],
-    redriven: &mut Redriven,
-) -> Result<()> {
-    if letters.is_empty() {
-        return Ok(());
-    }
-    let mut writer = queue.write()?;
-    let mut index = Index::open(queue, queue::keys_of)?;
-    let Position { offset, fingerprint } = queue::resume(queue, source)?;
-    let resume = Resume { offset, fingerprint };
-    let mut lines = queue.lines();
-    let mut batch = Batch::default();
-    for (dead_letter, letter) in letters {
-        let key = queue::redrive_key(endpoint, *dead_letter);
-        let mut is_back = false;
-        for candidate in index.find(&key)? {
-            let line = lines.get(candidate)?.unwrap_or_default();
-            is_back |= EventEnvelope::from_line(&line).is_ok_and(|it| {
-                it.redrive_of == Some(*dead_letter) && it.endpoint.as_deref() == Some(endpoint)
-            });
+struct Redriving<'q> {
+    requeue: Requeue<'q>,
+    discarded: Discarded,
+    is_by_name: bool,
+    /// Of what was asked for by name: key and queue offset, and what became of it.
+    found: BTreeMap<(String, u64), Fate>,
+    redriven: Redriven,
+}
+
+/// What becomes of a dead letter that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Queued,
+    Known,
+    Closed,
+}
+
+impl Redriving<'_> {
+    fn put_back(&mut self, letters: &[(u64, DeadLetter)]) -> Result<()> {
+        if letters.is_empty() {
+            return Ok(());
         }
-        if is_back {
-            redriven.known += 1;
-            continue;
+        self.discarded.read_on()?;
+        let mut turn = self.requeue.turn()?;
+        self.discarded.catch_up()?;
+        for (offset, letter) in letters {
+            let key = &letter.envelope().idempotency_key;
+            let fate = if self.discarded.holds(*offset, key) {
+                self.redriven.discarded += 1;
+                Fate::Closed
+            } else if turn.is_put_back(*offset, key)? {
+                self.redriven.known += 1;
+                Fate::Known
+            } else {
+                turn.put(&Origin {
+                    action: Action::Redrive,
+                    record: letter.envelope(),
+                    dead_letter: Some(*offset),
+                    of: None,
+                })?;
+                Fate::Queued
+            };
+            if self.is_by_name {
+                self.found.insert((key.clone(), letter.queue_offset), fate);
+            }
         }
-        let record = EventEnvelope {
-            resume: Some(resume.clone()),
-            endpoint: Some(endpoint.to_owned()),
-            redrive_of: Some(*dead_letter),
-            ..letter.envelope().clone()
-        };
-        let offset = writer.end() + batch.bytes();
-        let mut line = Vec::with_capacity(1024);
-        record.write_line(&mut line).map_err(|it| Error::new(Kind::BadData, it.path, it.message))?;
-        batch.push(&line);
-        let detail = json!({
-            "journal": queue.name().as_str(),
-            "offset": offset,
-            "endpoint": endpoint,
-            "deadLetter": dead_letter,
-        });
-        let scope = queue::scope_of(&record).unwrap_or_default();
-        batch.audit(Draft::of(Action::Redrive, Outcome::Queued, &record.idempotency_key, &scope, detail));
-        redriven.queued += 1;
+        self.redriven.queued += turn.finish()?;
+        Ok(())
     }
-    writer.append(&batch)
+
+    fn end(mut self, selection: &Selection) -> Redriven {
+        match selection {
+            Selection::All => {}
+            Selection::Keys(_) => {
+                let found = self.found.keys().map(|(key, _)| key.as_str());
+                self.redriven.missing = selection.keys_without(found);
+                // An event that died more than once has several.
+                let mut by_key: BTreeMap<String, Vec<Fate>> = BTreeMap::new();
+                for ((key, _), fate) in self.found {
+                    by_key.entry(key).or_default().push(fate);
+                }
+                let is_closed =
+                    |fates: &[Fate]| fates.contains(&Fate::Closed) && !fates.contains(&Fate::Queued);
+                let closed = by_key.into_iter().filter(|(_, fates)| is_closed(fates));
+                self.redriven.closed = closed.map(|(key, _)| key).collect();
+            }
+            Selection::Letters(letters) => {
+                let missing = letters.iter().filter(|it| !self.found.contains_key(*it));
+                self.redriven.missing = missing.map(|(key, _)| key.clone()).collect();
+                let closed = self.found.into_iter().filter(|(_, fate)| *fate == Fate::Closed);
+                self.redriven.closed = closed.map(|((key, _), _)| key).collect();
+            }
+        }
+        self.redriven
+    }
 }

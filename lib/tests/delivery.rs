@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "test helpers, not only tests, fail loudly")]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs::File,
     io,
     panic::{self, AssertUnwindSafe},
@@ -17,12 +17,12 @@ use std::{
 use milepost::{
     Kind, Result, Timestamp,
     delivery::{
-        Command, Consumer, Control, Engine, LANES_MAX, Level, Outgoing, Pause, Settings, State, Summary,
-        World,
+        Command, Consumer, Control, Engine, Fate, LANES_MAX, Level, Outgoing, Pause, Returned, Settings,
+        State, Summary, World,
         backoff::Schedule,
         breaker::{Cause, Gate},
         resync,
-        verdict::{Attempted, HttpAnswer, Unanswered},
+        verdict::{AckMode, Attempted, HttpAnswer, Unanswered},
     },
     durable::Disk,
     envelope::{DeadLetter, EventEnvelope, MILESTONE_EMITTED},
@@ -122,7 +122,7 @@ impl Bench {
 
     /// One run: what it did, and when the next attempt is due.
     fn run(&self, wire: &mut Wire<'_>) -> Summary {
-        run(&self.consumer(), settings(), wire).unwrap()
+        run(&self.consumer(), Settings { concurrency: wire.couriers, ..settings() }, wire).unwrap()
     }
 
     /// Runs at every due time until nothing is pending.
@@ -139,6 +139,8 @@ impl Bench {
 }
 
 fn run(consumer: &Consumer, settings: Settings, wire: &mut Wire<'_>) -> Result<Summary> {
+    // A process takes what it had under way with it.
+    (wire.runs, wire.begun, wire.returned) = Default::default();
     let mut engine = Engine::open(consumer, settings, wire)?;
     let pause = engine.run(wire)?;
     let Pause::Until(next) = pause else { panic!("stopped") };
@@ -172,6 +174,15 @@ struct Wire<'a> {
     now: Timestamp,
     answer: Box<dyn FnMut(&Posted) -> Attempted + 'a>,
     posts: Vec<Posted>,
+    runs: VecDeque<VecDeque<Outgoing>>,
+    /// Each courier's request with its answer, and the rest of its run.
+    begun: Vec<(Outgoing, Attempted, VecDeque<Outgoing>)>,
+    returned: Vec<Returned>,
+    /// How many requests are on the wire at once; which of them is answered first is a matter of luck.
+    couriers: usize,
+    luck: Dice,
+    /// How many items a batch may have, as it is announced.
+    batch: Option<usize>,
     /// Panics in this post, after the answer was made: the process dies with the answer unread.
     die_in: Option<usize>,
     said: Vec<(Level, String)>,
@@ -179,7 +190,27 @@ struct Wire<'a> {
 
 impl<'a> Wire<'a> {
     fn new(answer: impl FnMut(&Posted) -> Attempted + 'a) -> Wire<'a> {
-        Wire { now: start(), answer: Box::new(answer), posts: Vec::new(), die_in: None, said: Vec::new() }
+        Wire {
+            now: start(),
+            answer: Box::new(answer),
+            posts: Vec::new(),
+            runs: VecDeque::new(),
+            begun: Vec::new(),
+            returned: Vec::new(),
+            couriers: 1,
+            luck: Dice(1),
+            batch: None,
+            die_in: None,
+            said: Vec::new(),
+        }
+    }
+
+    /// With one courier or several, to a receiver that takes batches or does not.
+    fn varied(mut self, seed: u64) -> Wire<'a> {
+        self.couriers = [1, 3, 8][usize::try_from(seed % 3).unwrap()];
+        self.batch = [None, Some(10)][usize::try_from(seed / 3 % 2).unwrap()];
+        self.luck = Dice(seed);
+        self
     }
 
     fn ids(&self) -> Vec<&str> {
@@ -192,22 +223,37 @@ impl World for Wire<'_> {
         self.now
     }
 
-    fn post(&mut self, outgoing: &Outgoing<'_>) -> Attempted {
-        let body: Value = serde_json::from_slice(outgoing.body).unwrap();
-        let text = |it: &Value| it.as_str().unwrap_or_default().to_owned();
-        let posted = Posted {
-            at: self.now,
-            id: text(&body["event"]["milestoneId"]),
-            scope: text(&body["event"]["scope"]),
-            body: outgoing.body.to_vec(),
-        };
-        self.posts.push(posted.clone());
-        self.now = self.now.plus(Duration::from_millis(7));
-        let answer = (self.answer)(&posted);
-        if self.die_in == Some(self.posts.len()) {
-            panic::resume_unwind(Box::new("killed"));
+    fn start(&mut self, run: Vec<Outgoing>) -> Result<()> {
+        self.runs.push_back(run.into());
+        Ok(())
+    }
+
+    /// Begins what can be begun, and answers one of the requests on the wire.
+    fn returned(&mut self, _: Duration) -> Vec<Returned> {
+        while self.begun.len() < self.couriers
+            && let Some(run) = self.runs.pop_front()
+        {
+            self.begin(run);
         }
-        answer
+        if self.returned.is_empty() {
+            let lucky = self.luck.roll(self.begun.len() as u64);
+            let (outgoing, attempted, rest) = self.begun.swap_remove(usize::try_from(lucky).unwrap());
+            let judged = outgoing.judge(&attempted, AckMode::Contract, self.now);
+            if judged.is_all_well() {
+                self.begin(rest);
+            } else {
+                self.runs.push_back(rest);
+                self.recall();
+            }
+            self.returned.push(Returned { ticket: outgoing.ticket, fate: Fate::Judged(Box::new(judged)) });
+        }
+        std::mem::take(&mut self.returned)
+    }
+
+    fn recall(&mut self) {
+        let rests = self.begun.iter_mut().flat_map(|it| std::mem::take(&mut it.2));
+        let unsent = self.runs.drain(..).flatten().chain(rests);
+        self.returned.extend(unsent.map(|it| Returned { ticket: it.ticket, fate: Fate::Unsent }));
     }
 
     fn is_stopping(&self) -> bool {
@@ -216,6 +262,59 @@ impl World for Wire<'_> {
 
     fn say(&mut self, level: Level, text: &str) {
         self.said.push((level, text.to_owned()));
+    }
+}
+
+impl Wire<'_> {
+    /// Makes the first request of a run; its answer comes later.
+    fn begin(&mut self, mut run: VecDeque<Outgoing>) {
+        let Some(outgoing) = run.pop_front() else { return };
+        let attempted = self.post(&outgoing);
+        self.begun.push((outgoing, attempted, run));
+    }
+
+    fn post(&mut self, outgoing: &Outgoing) -> Attempted {
+        let body: Value = serde_json::from_slice(&outgoing.body).unwrap();
+        if !outgoing.is_batch {
+            let answer = self.answer_to(&body, &outgoing.body);
+            return match answer {
+                Attempted::Answered(it) => {
+                    let batch = self.batch.map(|it| it.to_string());
+                    Attempted::Answered(HttpAnswer { batch, ..it })
+                }
+                other => other,
+            };
+        }
+        let items = body["items"].as_array().unwrap();
+        assert!(items.len() <= self.batch.unwrap() && items.len() == outgoing.items.len());
+        let mut results = Vec::new();
+        for item in items {
+            let answer = self.answer_to(item, &serde_json::to_vec(item).unwrap());
+            let Attempted::Answered(HttpAnswer { status: 200 | 400, body, .. }) = &answer else {
+                return answer;
+            };
+            let mut result: Value = serde_json::from_slice(body).unwrap();
+            result["idempotencyKey"] = item["idempotencyKey"].clone();
+            results.push(result);
+        }
+        status(200, &json!({ "ok": true, "results": results }).to_string())
+    }
+
+    fn answer_to(&mut self, body: &Value, bytes: &[u8]) -> Attempted {
+        let text = |it: &Value| it.as_str().unwrap_or_default().to_owned();
+        let posted = Posted {
+            at: self.now,
+            id: text(&body["event"]["milestoneId"]),
+            scope: text(&body["event"]["scope"]),
+            body: bytes.to_vec(),
+        };
+        self.posts.push(posted.clone());
+        self.now = self.now.plus(Duration::from_millis(7));
+        let answer = (self.answer)(&posted);
+        if self.die_in == Some(self.posts.len()) {
+            panic::resume_unwind(Box::new("killed"));
+        }
+        answer
     }
 }
 
@@ -727,13 +826,13 @@ fn check(bench: &Bench, items: &[(String, String)], receiver: &Receiver) {
 
 #[test]
 fn whatever_is_answered_all_ends_settled_in_order() {
-    for seed in 0..20 {
+    for seed in 0..24 {
         let bench = Bench::new();
         let mut dice = Dice(seed);
         let items = some_items(120, &mut dice);
         bench.enqueue(&items);
         let mut receiver = Receiver::default();
-        let mut wire = Wire::new(|it| receiver.answer(&mut dice, it));
+        let mut wire = Wire::new(|it| receiver.answer(&mut dice, it)).varied(seed);
         assert_eq!(bench.drain(&mut wire).pending, 0);
         drop(wire);
         check(&bench, &items, &receiver);
@@ -755,7 +854,7 @@ fn killed_in_any_post_all_ends_settled_in_order() {
             if round == 5 {
                 bench.enqueue(late);
             }
-            let mut wire = Wire::new(|it| receiver.answer(&mut dice, it));
+            let mut wire = Wire::new(|it| receiver.answer(&mut dice, it)).varied(seed);
             wire.now = now;
             wire.die_in = (kills.roll(3) > 0).then(|| 1 + usize::try_from(kills.roll(20)).unwrap());
             let ran = panic::catch_unwind(AssertUnwindSafe(|| bench.run(&mut wire)));
@@ -815,13 +914,13 @@ impl Disk for DyingDisk {
 
 #[test]
 fn whatever_write_or_sync_fails_all_ends_settled_in_order() {
-    for fail_at in 1..120 {
+    for fail_at in 1_i64..120 {
         let bench = Bench::new();
         let mut dice = Dice(7);
         let items = some_items(40, &mut dice);
         bench.enqueue(&items);
         let mut receiver = Receiver::default();
-        let mut wire = Wire::new(|it| receiver.answer(&mut dice, it));
+        let mut wire = Wire::new(|it| receiver.answer(&mut dice, it)).varied(fail_at.unsigned_abs());
         // The first life, on the dying disk.
         let disk = Arc::new(DyingDisk { left: AtomicI64::new(fail_at) });
         let logs = bench.logs.clone().on_disk(disk);
@@ -829,7 +928,7 @@ fn whatever_write_or_sync_fails_all_ends_settled_in_order() {
         let mut sent_after_death = 0;
         for _ in 0..30 {
             let before = wire.posts.len();
-            match run(&consumer, settings(), &mut wire) {
+            match run(&consumer, Settings { concurrency: wire.couriers, ..settings() }, &mut wire) {
                 Ok(summary) => wire.now = wire.now.max(summary.next_attempt_utc.unwrap_or(wire.now)),
                 Err(_) => sent_after_death += usize::from(wire.posts.len() > before),
             }
@@ -853,7 +952,7 @@ fn a_rebuilt_state_is_the_state() {
         let items = some_items(80, &mut dice);
         bench.enqueue(&items);
         let mut receiver = Receiver::default();
-        let mut wire = Wire::new(|it| receiver.answer(&mut dice, it));
+        let mut wire = Wire::new(|it| receiver.answer(&mut dice, it)).varied(seed);
         for _ in 0..1000 {
             let summary = bench.run(&mut wire);
             let state = bench.state();

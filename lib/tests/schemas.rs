@@ -271,3 +271,10 @@ fn the_example_of_a_delivery_state_is_what_the_deliverer_reads_and_writes() {
     let again = serde_json::to_value(&state).unwrap();
     assert_eq!(again, serde_json::from_str::<serde_json::Value>(&text).unwrap());
 }
+
+#[test]
+fn the_schema_of_a_check_report_knows_every_kind_of_finding() {
+    let known = serde_json::to_value(milepost::conservation::FindingKind::ALL).unwrap();
+    let schema = &schemas()["check-report.v1"];
+    assert_eq!(schema["$defs"]["finding"]["properties"]["kind"]["enum"], known);
+}

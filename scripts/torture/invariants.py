@@ -222,7 +222,8 @@ class Folder:
     # queue
 
     def check_queue(self, queue="milestone-delivery-queue", source="milestones", passed_over=(), upto=None):
-        """All of the source is in the queue (or all below `upto`), but for the ids in `passed_over`."""
+        """All of the source is in the queue (or all below `upto`), but for the ids in `passed_over`. Returns the
+        dead letters that were put back; the keys that were resent are in `resent` then."""
         behind, wanted = {}, []
         for offset, line, record in self.journals[source].lines if source in self.journals else ():
             end = offset + len(line) + 1
@@ -231,13 +232,15 @@ class Folder:
                 wanted.append((key, end))
             behind[end] = fingerprint(line)
         behind[0] = ""
-        there, redriven = [], set()
+        there, redriven, self.resent = [], set(), []
         for offset, _, record in self._lines_of(queue):
             resume = record.get("resume") or {}
             if behind.get(resume.get("offset")) != resume.get("fingerprint"):
                 self.wrong(f"{queue}: the record at {offset} resumes nowhere: {resume}")
-            if "endpoint" in record:
-                origin = (record["endpoint"], record.get("redrive_of"))
+            if "endpoint" in record and "redrive_of" not in record:
+                self.resent.append(record["idempotency_key"])
+            elif "endpoint" in record:
+                origin = (record["endpoint"], record["redrive_of"])
                 if origin in redriven:
                     self.wrong(f"{queue}: dead letter {origin} was put back twice, again at {offset}")
                 redriven.add(origin)

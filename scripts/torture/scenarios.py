@@ -338,6 +338,59 @@ class QueueRedrive(QueueFresh):
         return wrong + super().check(logs, stdout)
 
 
+class QueueVerbs(QueueFresh):
+    """What was delivered is sent again, one dead letter is discarded, the others are put back."""
+
+    name = "queue-verbs"
+
+    def prepare(self, logs):
+        with open(os.path.join(logs, "secret"), "w", encoding="ascii") as file:
+            file.write(SECRET)
+        first = self.new(5)
+        self.emit(logs, first)
+        self.queue(logs)
+        keys = [f"milestone:{it['milestoneId']}" for it in first]
+        self.dropped, self.had = keys[1], [keys[0], keys[2], keys[4]]
+        endpoint = Endpoint(logs + ".first", {}, {keys[1], keys[3]})
+        try:
+            self.tools.run("milestone-deliver", logs, "--url", f"http://{endpoint.address}", "--secret-file",
+                           os.path.join(logs, "secret"), "--allow-readable-secret")
+        finally:
+            endpoint.stop()
+
+    def verbs(self):
+        return [("--resend-all", "--since", "2000-01-01T00:00:00Z"), ("--discard", self.dropped, "--reason", "a typo"),
+                ("--redrive-all",)]
+
+    def steps(self, logs):
+        return [self.queue_step(logs, *flags) for flags in self.verbs()]
+
+    def recover(self, logs, stdout):
+        for flags in self.verbs():
+            # Where the fault kept the dead letter from being discarded, it was put back.
+            self.queue(logs, *flags, expect=(0, 2) if "--discard" in flags else (0,))
+        super().recover(logs, stdout)
+
+    def check(self, logs, stdout):
+        folder = Folder(logs)
+        letters = sorted(offset for offset, _, _ in folder.journals[DEAD].records())
+        back = [offset for _, offset in folder.check_queue()]
+        closed = [record["detail"]["deadLetter"] for _, _, record in folder.journals["audit"].records()
+                  if record["action"] == "discard"]
+        if sorted(back + closed) != letters:
+            folder.wrong(f"put back are {back}, discarded {closed}, of {letters}")
+        if folder.resent != self.had:
+            folder.wrong(f"sent again is {folder.resent} of {self.had}")
+        return folder.violations + super().check(logs, stdout)
+
+
+class QueueVerbsRotating(QueueVerbs):
+    """The same, where queue and audit rotate."""
+
+    name = "queue-verbs-rotating"
+    rotate = ("--rotate-bytes", "2000")
+
+
 class QueueResync(QueueFresh):
     """An operator sets the queue's position: the one state file that is no cache."""
 
@@ -499,5 +552,5 @@ def plant_dead_letters(logs, count):
 
 
 SCENARIOS = [EmitFresh, EmitMore, EmitRotating, EmitAllOrNothing, EmitAllOrNothingRotating, QueueFresh, QueueMore,
-             QueueRotating, QueueDamaged, QueueRedrive, QueueResync, Receive, ReceiveRotating,
+             QueueRotating, QueueDamaged, QueueRedrive, QueueVerbs, QueueVerbsRotating, QueueResync, Receive, ReceiveRotating,
              Deliver, DeliverRotating]

@@ -164,6 +164,8 @@ fn drive_everything() -> (Side, Side) {
     other.deliver(&receiver, &["--drain", "-q"]).exits(0);
     other.deliver(&receiver, &["--drain", "-q", "--queue", "others-queue.jsonl"]).exits(0);
     other.scratch.run("milestone-queue", &["-q", "--redrive-all"]).exits(0);
+    let discard = ["--discard", "milestone:forged", "--reason", "no event", "--queue", "others-queue.jsonl"];
+    other.scratch.run("milestone-queue", &discard).exits(0);
     sender.append("audit-of-other.txt", &fs::read_to_string(other.scratch.log("audit.jsonl")).unwrap());
 
     // A line of the queue that is damaged; an endpoint that is away; the operator's commands.
@@ -180,6 +182,9 @@ fn drive_everything() -> (Side, Side) {
     sender.deliver(&receiver, &["--drain", "-q", "--backoff-base", "10ms"]).exits(0);
     sender.deliver(&receiver, &["--hold", "maintenance"]).exits(0);
     sender.deliver(&receiver, &["--release"]).exits(0);
+
+    run("milestone-queue", &["-q", "--resend", "milestone:a"]).exits(0);
+    sender.deliver(&receiver, &["--drain", "-q"]).exits(0);
 
     // Tasks and reminders.
     let tasks = [

@@ -75,6 +75,10 @@ pub struct Args {
     #[argh(option, arg_name = "DUR", default = "DurationArg::from_secs(30)")]
     pub timeout: DurationArg,
 
+    /// requests on the wire at once, each on a connection of its own (default: 4)
+    #[argh(option, arg_name = "N", default = "4", from_str_fn(some_requests))]
+    pub concurrency: usize,
+
     /// which events wait for an earlier one that failed: those of its scope, all (strict) or none (default: scope)
     #[argh(option, arg_name = "scope|strict|none", default = "OrderArg(Order::Scope)")]
     pub order: OrderArg,
@@ -199,6 +203,14 @@ impl FromStr for AckArg {
             _ => Err("is not contract or 2xx".to_owned()),
         }
     }
+}
+
+/// The most requests at once: each has a thread and a connection.
+const CONCURRENCY_MAX: usize = 256;
+
+fn some_requests(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|it| (1..=CONCURRENCY_MAX).contains(it));
+    number.ok_or_else(|| format!("is no number of requests, 1 to {CONCURRENCY_MAX}"))
 }
 
 fn at_least_one(text: &str) -> Result<u32, String> {

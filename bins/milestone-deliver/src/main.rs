@@ -30,8 +30,10 @@ use milepost::{
     cli::{self, Output, Verdict},
     clock,
     delivery::{
-        self, Command, Consumer, Control, Engine, Level, Outgoing, Pause, Route, Settings, Summary, World,
-        verdict::{self, AckMode, Attempted},
+        self, Command, Consumer, Control, Engine, Level, Outgoing, Pause, Returned, Route, Sent, Settings,
+        Summary, World,
+        couriers::{Couriers, Wire},
+        verdict::{self, AckMode},
     },
     identity, ingest,
     journal::JournalName,
@@ -39,7 +41,7 @@ use milepost::{
     logs::Logs,
     watch::Watch,
 };
-use post::Post;
+use post::Connections;
 use serde_json::json;
 use target::Target;
 
@@ -68,19 +70,19 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     }
     let target = target(&args)?;
     let url = target.url(Route::Milestones).to_owned();
-    let mut outside = Outside {
-        post: Post::new(&args, target, post::signer(&args)?),
-        out,
-        args: &args,
-        stop: cli::shutdown_flag()?,
-        reload: cli::reload_flag()?,
-    };
+    let connections = Connections::new(&args, target, post::signer(&args)?);
+    let wires = connections.clone();
+    let stop = cli::shutdown_flag()?;
+    let connect = Box::new(move || -> Box<dyn Wire> { Box::new(wires.connect()) });
+    let couriers = Couriers::new(args.concurrency, args.ack.0, Arc::clone(&stop), connect);
+    let mut outside = Outside { connections, couriers, out, args: &args, stop, reload: cli::reload_flag()? };
     if args.ping {
         return Ok(ping(&args, &url, &mut outside));
     }
     let messages = outside.out.messages();
     let _sealing = if args.watch { Sealing::start(&logs, move |it| messages.warn(it))? } else { None };
-    let settings = Settings { url, schedule: args.schedule(), order: args.order.0, ack: args.ack.0 };
+    let (order, concurrency) = (args.order.0, args.concurrency);
+    let settings = Settings { url, schedule: args.schedule(), order, concurrency };
     deliver(&args, &consumer, &settings, &mut outside)
 }
 
@@ -121,7 +123,8 @@ fn target(args: &Args) -> Result<Target> {
 
 /// The clock, the wire, the messages and the signals.
 struct Outside<'o> {
-    post: Post,
+    connections: Connections,
+    couriers: Couriers,
     out: &'o mut Output,
     args: &'o Args,
     stop: Arc<AtomicBool>,
@@ -133,14 +136,22 @@ impl World for Outside<'_> {
         clock::now()
     }
 
-    fn post(&mut self, outgoing: &Outgoing<'_>) -> Attempted {
+    fn start(&mut self, run: Vec<Outgoing>) -> Result<()> {
         if self.reload.swap(false, SeqCst) {
             match post::signer(self.args) {
-                Ok(signer) => self.post.sign_with(signer),
+                Ok(signer) => self.connections.sign_with(signer),
                 Err(error) => self.out.error(format_args!("{error}; the secret is still the one before")),
             }
         }
-        self.post.post(outgoing)
+        self.couriers.start(run)
+    }
+
+    fn returned(&mut self, at_most: Duration) -> Vec<Returned> {
+        self.couriers.returned(at_most)
+    }
+
+    fn recall(&mut self) {
+        self.couriers.recall();
     }
 
     fn is_stopping(&self) -> bool {
@@ -162,8 +173,15 @@ fn ping(args: &Args, url: &str, outside: &mut Outside<'_>) -> Verdict {
     let key = format!("{}{}", ingest::PING_PREFIX, now.millis());
     let body = ingest::ping_body(&now.millis().to_string(), now);
     let webhook_id = identity::webhook_id(&identity::trace_id(&key));
-    let outgoing = Outgoing { route: Route::Milestones, webhook_id: &webhook_id, body: &body };
-    let attempted = outside.post.post(&outgoing);
+    let outgoing = Outgoing {
+        ticket: 0,
+        route: Route::Milestones,
+        items: vec![Sent { key: key.clone(), id: key.clone() }],
+        is_batch: false,
+        webhook_id,
+        body: Arc::new(body),
+    };
+    let attempted = outside.connections.connect().post(&outgoing);
     let judged = verdict::judge(&attempted, &key, args.ack.0, clock::now());
     let is_pong = match &judged.verdict {
         verdict::Verdict::Pong => true,

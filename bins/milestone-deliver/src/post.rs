@@ -10,8 +10,8 @@
 use std::{
     io,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -20,17 +20,21 @@ use milepost::{
     Result, clock,
     delivery::{
         Outgoing,
+        couriers::Wire,
         verdict::{Attempted, HttpAnswer, Unanswered},
     },
+    ingest::batch,
     secret::SecretSource,
     signing::{SignedHeaders, Signer},
 };
 use ureq::{
     Agent,
+    config::Config,
     http::{HeaderMap, Response},
     tls::{RootCerts, TlsConfig},
     unversioned::transport::{
         Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, TcpConnector, Transport,
+        time::Duration::Exact,
     },
 };
 
@@ -46,15 +50,28 @@ const BODY_BYTES_MAX: u64 = 64 << 10;
 const HEADER_BYTES_MAX: usize = 16 << 10;
 /// The most bytes that an attempt reads altogether, interim answers included.
 const ANSWER_BYTES_MAX: u64 = 256 << 10;
+/// So much more for each item of a batch.
+const ITEM_BYTES_MAX: u64 = 2 << 10;
+/// So many different time limits a socket is given: setting one costs a system call, and most requests are quick.
+const TIMEOUT_STEPS: u32 = 64;
 /// The most time that connecting may take of the whole.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
-/// The way to one endpoint.
+/// What every connection to the endpoint needs.
+#[derive(Clone)]
+pub struct Connections {
+    config: Config,
+    target: Arc<Target>,
+    signer: Arc<RwLock<Arc<Signer>>>,
+    lookup: Lookup,
+    /// Time limits of the socket are multiples of this.
+    step: Duration,
+}
+
+/// One connection to the endpoint, kept open between attempts.
 pub struct Post {
     agent: Agent,
-    target: Target,
-    signer: Signer,
-    lookup: Lookup,
+    common: Connections,
     traffic: Arc<Traffic>,
 }
 
@@ -63,11 +80,13 @@ pub struct Post {
 struct Traffic {
     has_connected: AtomicBool,
     received: AtomicU64,
+    /// How much may be received.
+    most: AtomicU64,
 }
 
-impl Post {
+impl Connections {
     /// Makes ready to post; connects to nothing yet.
-    pub fn new(args: &Args, target: Target, signer: Signer) -> Post {
+    pub fn new(args: &Args, target: Target, signer: Signer) -> Connections {
         let timeout = args.timeout.get();
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -83,35 +102,57 @@ impl Post {
             .build();
         let rules =
             Rules { loopback_only: target.is_plain() && !args.allow_http, public_only: args.public_only };
-        let lookup = Lookup::new(rules);
+        Connections {
+            config,
+            target: Arc::new(target),
+            signer: Arc::new(RwLock::new(Arc::new(signer))),
+            lookup: Lookup::new(rules),
+            step: (timeout / TIMEOUT_STEPS).max(Duration::from_millis(1)),
+        }
+    }
+
+    /// Signs with other secrets from now on.
+    pub fn sign_with(&self, signer: Signer) {
+        *self.signer.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(signer);
+    }
+
+    fn signer(&self) -> Arc<Signer> {
+        Arc::clone(&self.signer.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// One more connection.
+    pub fn connect(&self) -> Post {
         let traffic = Arc::new(Traffic::default());
         let connector =
             ().chain(TcpConnector::default())
                 .chain(RustlsConnector::default())
-                .chain(Counting { traffic: Arc::clone(&traffic) });
-        let agent = Agent::with_parts(config, connector, lookup.clone());
-        Post { agent, target, signer, lookup, traffic }
+                .chain(Counting { traffic: Arc::clone(&traffic), step: self.step });
+        let agent = Agent::with_parts(self.config.clone(), connector, self.lookup.clone());
+        Post { agent, common: self.clone(), traffic }
     }
+}
 
-    /// Signs with other secrets from now on.
-    pub fn sign_with(&mut self, signer: Signer) {
-        self.signer = signer;
-    }
-
+impl Wire for Post {
     /// Makes one attempt. After a 401 it is made once more with the previous secret, if there is one.
-    pub fn post(&mut self, outgoing: &Outgoing<'_>) -> Attempted {
-        let headers = self.signer.headers(clock::now(), outgoing.webhook_id, outgoing.body);
+    fn post(&mut self, outgoing: &Outgoing) -> Attempted {
+        let signer = self.common.signer();
+        let headers = signer.headers(clock::now(), &outgoing.webhook_id, &outgoing.body);
         let attempted = self.post_signed(outgoing, &headers);
         let is_unauthorized = matches!(&attempted, Attempted::Answered(it) if it.status == 401);
-        match self.signer.headers_by_previous(clock::now(), outgoing.webhook_id, outgoing.body) {
-            Some(headers) if is_unauthorized => self.post_signed(outgoing, &headers),
-            _ => attempted,
+        if is_unauthorized
+            && let Some(headers) =
+                signer.headers_by_previous(clock::now(), &outgoing.webhook_id, &outgoing.body)
+        {
+            return self.post_signed(outgoing, &headers);
         }
+        attempted
     }
+}
 
-    fn post_signed(&self, outgoing: &Outgoing<'_>, headers: &SignedHeaders) -> Attempted {
+impl Post {
+    fn post_signed(&self, outgoing: &Outgoing, headers: &SignedHeaders) -> Attempted {
         let attempted = self.post_once(outgoing, headers);
-        let is_stale = !self.traffic.has_connected.load(SeqCst) && self.traffic.received.load(SeqCst) == 0;
+        let is_stale = !self.traffic.has_connected.load(Relaxed) && self.traffic.received.load(Relaxed) == 0;
         match attempted {
             // The other side closed a connection that was kept open, at the moment it was used again.
             Attempted::Unanswered { how: Unanswered::Connection, .. } if is_stale => {
@@ -121,24 +162,28 @@ impl Post {
         }
     }
 
-    fn post_once(&self, outgoing: &Outgoing<'_>, headers: &SignedHeaders) -> Attempted {
-        self.traffic.has_connected.store(false, SeqCst);
-        self.traffic.received.store(0, SeqCst);
-        let mut request =
-            self.agent.post(self.target.url(outgoing.route)).header("content-type", "application/json");
+    fn post_once(&self, outgoing: &Outgoing, headers: &SignedHeaders) -> Attempted {
+        self.traffic.has_connected.store(false, Relaxed);
+        self.traffic.received.store(0, Relaxed);
+        let more = if outgoing.is_batch { outgoing.items.len() as u64 * ITEM_BYTES_MAX } else { 0 };
+        self.traffic.most.store(ANSWER_BYTES_MAX + more, Relaxed);
+        let target = &self.common.target;
+        let batch_url = target.batch_url(outgoing.route);
+        let url = batch_url.filter(|_| outgoing.is_batch).unwrap_or(target.url(outgoing.route));
+        let mut request = self.agent.post(url).header("content-type", "application/json");
         for (name, value) in headers.pairs() {
             request = request.header(name, value);
         }
-        match request.send(outgoing.body) {
-            Ok(response) => self.read(response),
+        match request.send(outgoing.body.as_slice()) {
+            Ok(response) => self.read(response, BODY_BYTES_MAX + more, batch_url.is_some()),
             Err(error) => self.failed(None, error),
         }
     }
 
-    fn read(&self, mut response: Response<ureq::Body>) -> Attempted {
+    fn read(&self, mut response: Response<ureq::Body>, limit: u64, has_batches: bool) -> Attempted {
         let mut answer = head(&response);
-        // One byte more, so that what fills the bound is told from what goes beyond it.
-        match response.body_mut().with_config().limit(BODY_BYTES_MAX).read_to_vec() {
+        answer.batch = answer.batch.filter(|_| has_batches);
+        match response.body_mut().with_config().limit(limit).read_to_vec() {
             Ok(body) => {
                 answer.body = body;
                 Attempted::Answered(answer)
@@ -156,10 +201,10 @@ impl Post {
             return Attempted::Forbidden { what: cause.to_string() };
         }
         if is_timeout(&error) {
-            self.lookup.forget();
+            self.common.lookup.forget();
             return unanswered(Unanswered::Timeout, "no whole answer in time".to_owned());
         }
-        if self.traffic.received.load(SeqCst) > 0 {
+        if self.traffic.received.load(Relaxed) > 0 {
             let is_oversized = head.is_some() && matches!(error, ureq::Error::BodyExceedsLimit(_));
             let what = match error {
                 ureq::Error::BodyExceedsLimit(_) | ureq::Error::LargeResponseHeader(..) => {
@@ -170,7 +215,7 @@ impl Post {
             };
             return Attempted::Broken { head, is_oversized, what };
         }
-        self.lookup.forget();
+        self.common.lookup.forget();
         match error {
             ureq::Error::HostNotFound => {
                 unanswered(Unanswered::Name, "the host's name has no address".into())
@@ -207,6 +252,7 @@ fn head<B>(response: &Response<B>) -> HttpAnswer {
         status: response.status().as_u16(),
         retry_after: text(headers, "retry-after"),
         date: text(headers, "date"),
+        batch: text(headers, batch::HEADER),
         disable: delivery.is_some_and(|it| it.trim().eq_ignore_ascii_case("disable")),
         body: Vec::new(),
     }
@@ -224,6 +270,7 @@ fn is_timeout(error: &ureq::Error) -> bool {
 #[derive(Debug)]
 struct Counting {
     traffic: Arc<Traffic>,
+    step: Duration,
 }
 
 impl<In: Transport> Connector<In> for Counting {
@@ -231,8 +278,9 @@ impl<In: Transport> Connector<In> for Counting {
 
     fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, ureq::Error> {
         let Some(inner) = chained else { return Ok(None) };
-        self.traffic.has_connected.store(true, SeqCst);
-        Ok(Some(Counted { inner, traffic: Arc::clone(&self.traffic) }))
+        self.traffic.has_connected.store(true, Relaxed);
+        let traffic = Arc::clone(&self.traffic);
+        Ok(Some(Counted { inner, traffic, step: self.step, is_broken: false }))
     }
 }
 
@@ -240,6 +288,20 @@ impl<In: Transport> Connector<In> for Counting {
 struct Counted<In> {
     inner: In,
     traffic: Arc<Traffic>,
+    step: Duration,
+    is_broken: bool,
+}
+
+impl<In> Counted<In> {
+    /// The time limit, rounded up to a multiple of the step, so that most are the one that the socket has.
+    fn rounded(&self, timeout: NextTimeout) -> NextTimeout {
+        let Exact(left) = timeout.after else { return timeout };
+        let steps = u32::try_from(left.as_nanos().div_ceil(self.step.as_nanos())).unwrap_or(u32::MAX);
+        match self.step.checked_mul(steps) {
+            Some(rounded) if !left.is_zero() => NextTimeout { after: Exact(rounded), ..timeout },
+            _ => timeout,
+        }
+    }
 }
 
 impl<In: Transport> Transport for Counted<In> {
@@ -248,21 +310,28 @@ impl<In: Transport> Transport for Counted<In> {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        self.inner.transmit_output(amount, timeout)
+        let sent = self.inner.transmit_output(amount, self.rounded(timeout));
+        self.is_broken |= sent.is_err();
+        sent
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
         let before = self.inner.buffers().input().len();
-        let progress = self.inner.await_input(timeout)?;
+        let timeout = self.rounded(timeout);
+        let progress = self.inner.await_input(timeout).inspect_err(|_| self.is_broken = true)?;
+        self.is_broken |= !progress;
         let more = self.inner.buffers().input().len().saturating_sub(before) as u64;
-        if self.traffic.received.fetch_add(more, SeqCst) + more > ANSWER_BYTES_MAX {
-            return Err(ureq::Error::BodyExceedsLimit(ANSWER_BYTES_MAX));
+        let most = self.traffic.most.load(Relaxed);
+        if self.traffic.received.fetch_add(more, Relaxed) + more > most {
+            return Err(ureq::Error::BodyExceedsLimit(most));
         }
         Ok(progress)
     }
 
+    /// Without asking the system, which takes six calls a request: one that the other side has closed meanwhile
+    /// is found out by using it, and then the request is made once more over a new one.
     fn is_open(&mut self) -> bool {
-        self.inner.is_open()
+        !self.is_broken
     }
 
     fn is_tls(&self) -> bool {

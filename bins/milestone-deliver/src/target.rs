@@ -7,7 +7,8 @@
 //! | `https://app.example/x/internal/events/ingest` | `…/x/internal/milestones/ingest` | as given |
 //! | `https://app.example/hook?a=b` | as given | as given |
 //!
-//! The last is for receivers that know nothing of the contract's paths: the body says what it is.
+//! The last is for receivers that know nothing of the contract's paths: the body says what it is. Batches go to the
+//! contract's paths with `-batch` behind them, and to no others.
 //!
 //! # Invariants
 //! - A URL with credentials is refused, and no message shows it.
@@ -18,17 +19,24 @@ use std::net::IpAddr;
 use milepost::{
     Error, Kind, Result,
     delivery::Route,
-    ingest::{EVENTS_PATH, MILESTONES_PATH},
+    ingest::{EVENTS_PATH, MILESTONES_PATH, batch},
     text,
 };
 use ureq::http::Uri;
 
-/// Two URLs of one origin.
+/// The URLs of one receiver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    milestones: String,
-    events: String,
+    milestones: Door,
+    events: Door,
     is_plain: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Door {
+    url: String,
+    /// Only the contract's paths have one.
+    batch_url: Option<String>,
 }
 
 impl Target {
@@ -68,18 +76,29 @@ impl Target {
             "" | "/" => Some(""),
             _ => path.strip_suffix(MILESTONES_PATH).or_else(|| path.strip_suffix(EVENTS_PATH)),
         };
-        let (milestones, events) = match base {
-            Some(base) => (
-                format!("{origin}{base}{MILESTONES_PATH}{query}"),
-                format!("{origin}{base}{EVENTS_PATH}{query}"),
-            ),
-            None => (format!("{origin}{path}{query}"), format!("{origin}{path}{query}")),
+        let door = |single: &str, many: &str| match base {
+            Some(base) => Door {
+                url: format!("{origin}{base}{single}{query}"),
+                batch_url: Some(format!("{origin}{base}{many}{query}")),
+            },
+            None => Door { url: format!("{origin}{path}{query}"), batch_url: None },
         };
+        let milestones = door(MILESTONES_PATH, batch::MILESTONES_PATH);
+        let events = door(EVENTS_PATH, batch::EVENTS_PATH);
         Ok(Target { milestones, events, is_plain })
     }
 
     /// The URL of a route.
     pub fn url(&self, route: Route) -> &str {
+        &self.door(route).url
+    }
+
+    /// The URL of a route for batches, if the receiver can have one.
+    pub fn batch_url(&self, route: Route) -> Option<&str> {
+        self.door(route).batch_url.as_deref()
+    }
+
+    fn door(&self, route: Route) -> &Door {
         match route {
             Route::Milestones => &self.milestones,
             Route::Events => &self.events,
@@ -124,8 +143,12 @@ mod tests {
             assert_eq!(urls(&format!("{base}/x/internal/milestones/ingest")), contract(&format!("{base}/x")));
             assert_eq!(urls(&format!("{base}/internal/events/ingest")), contract(base));
         }
+        let target = Target::new("https://app.example/x/internal/events/ingest", "--url", false).unwrap();
+        let batch = target.batch_url(Route::Milestones);
+        assert_eq!(batch, Some("https://app.example/x/internal/milestones/ingest-batch"));
         let custom = "https://app.example/hook?a=b".to_owned();
-        assert_eq!(urls(&custom), (custom.clone(), custom));
+        assert_eq!(urls(&custom), (custom.clone(), custom.clone()));
+        assert_eq!(Target::new(&custom, "--url", false).unwrap().batch_url(Route::Events), None);
     }
 
     #[test]

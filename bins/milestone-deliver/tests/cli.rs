@@ -697,7 +697,7 @@ fn watch_delivers_what_comes_and_ends_by_sigterm_after_what_is_in_flight() {
         }
         accepted(it)
     });
-    let watching = command(&scratch, &server.url(), &["--watch"]).spawn().unwrap();
+    let watching = command(&scratch, &server.url(), &["--watch", "--concurrency=1"]).spawn().unwrap();
     wait_until(|| server.requests().len() == 1);
     enqueue(&scratch, &["m2"]);
     wait_until(|| server.requests().len() == 2);

@@ -3,18 +3,20 @@
 use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
-use milepost::{Error, Kind, Result, journal::Resync, units::Size};
+use milepost::{Error, Kind, Result, Timestamp, journal::Resync, text, units::Size};
 
 /// Put what is new in a journal into a delivery queue, each event once.
 ///
 /// Where it goes on stands in the queue itself. A line that is no valid record is kept in quarantine, told of once
-/// and passed over.
+/// and passed over. With --redrive, --resend or --discard it does that and leaves, also beside a running instance.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     example = "{command_name}\n{command_name} --watch\n{command_name} --source reminders.jsonl --queue reminder-delivery-queue.jsonl\n{command_name} --redrive milestone:nightly.2026-03-01\njq 'select(.reason | test(\"timeout\"))' logs/milestone-delivery-deadletter.jsonl | {command_name} --redrive -",
+    example = "{command_name} --resend nightly.2026-03-01\n{command_name} --resend-all --since 2026-03-01T10:00:00Z --until 2026-03-01T11:00:00Z --endpoint backup\n{command_name} --discard milestone:typo --reason 'reported by mistake'",
+    note = "--redrive puts a dead letter back, once; --discard closes it for good, so that no --redrive takes it.\n--resend sends again what the endpoint had, with the same key and body; a receiver that still has it answers\nthat it is a duplicate. What is still pending for the endpoint is not put in again, however often asked.",
     note = "$MILESTONE_LOGS: the logs folder, where --logs is not given",
     note = "$MILESTONE_ROTATE_BYTES: the size at which journals are rotated, where --rotate-bytes is not given",
-    error_code(2, "a dead letter that was asked for is not there")
+    error_code(2, "a key that was asked for is not there, or its dead letter is closed")
 )]
 pub struct Args {
     /// logs folder (default: `$MILESTONE_LOGS`, else ./logs)
@@ -49,7 +51,31 @@ pub struct Args {
     #[argh(switch)]
     pub redrive_all: bool,
 
-    /// the endpoint whose dead letters are meant
+    /// send the settled event with this key again, also a discarded one; may be given several times
+    #[argh(option, arg_name = "KEY")]
+    pub resend: Vec<String>,
+
+    /// send again all that the endpoint acknowledged from --since on and before --until
+    #[argh(switch)]
+    pub resend_all: bool,
+
+    /// with --resend-all: what was acknowledged at this time or later, by this machine's clock
+    #[argh(option, arg_name = "TIME")]
+    pub since: Option<Timestamp>,
+
+    /// with --resend-all: what was acknowledged before this time (default: up to now)
+    #[argh(option, arg_name = "TIME")]
+    pub until: Option<Timestamp>,
+
+    /// close the dead letter with this key, so that it is not delivered any more; may be given several times
+    #[argh(option, arg_name = "KEY")]
+    pub discard: Vec<String>,
+
+    /// why, for --discard; it is kept in the audit
+    #[argh(option, arg_name = "TEXT")]
+    pub reason: Option<String>,
+
+    /// the endpoint that is meant; only it gets what is put back or sent again
     #[argh(option, arg_name = "NAME")]
     pub endpoint: Option<String>,
 
@@ -66,22 +92,55 @@ impl Args {
     /// Refuses options that say different things.
     pub fn check(&self) -> Result<()> {
         let refuse = |what: &str| Err(Error::new(Kind::Usage, "", what));
-        let redrives = self.redrive_all || !self.redrive.is_empty();
-        if redrives && (self.watch || self.from_now || self.resync.is_some()) {
-            return refuse(
-                "--redrive puts dead letters back and leaves: give it without --watch, --from-now and --resync",
-            );
+        let verbs = [
+            ("--redrive", !self.redrive.is_empty()),
+            ("--redrive-all", self.redrive_all),
+            ("--resend", !self.resend.is_empty()),
+            ("--resend-all", self.resend_all),
+            ("--discard", !self.discard.is_empty()),
+        ];
+        let others =
+            [("--watch", self.watch), ("--from-now", self.from_now), ("--resync", self.resync.is_some())];
+        let given = |of: &[(&'static str, bool)]| -> Vec<&'static str> {
+            of.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| *name).collect()
+        };
+        let (verbs, others) = (given(&verbs), given(&others));
+        if let [first, second, ..] = verbs[..] {
+            return refuse(&format!("{first} and {second} say different things: give either"));
         }
-        if self.redrive_all && !self.redrive.is_empty() {
-            return refuse("--redrive-all and --redrive say different things: give either");
+        if let (Some(verb), Some(other)) = (verbs.first(), others.first()) {
+            return refuse(&format!("{verb} does its work and leaves: give it without {other}"));
         }
         if self.redrive.len() > 1 && self.redrive.iter().any(|it| it == "-") {
             return refuse("--redrive - reads dead letters from stdin and goes with no other --redrive");
         }
-        if self.endpoint.is_some() && !redrives {
-            return refuse(
-                "--endpoint says whose dead letters are meant: give it with --redrive or --redrive-all",
-            );
+        if self.endpoint.is_some() && verbs.is_empty() {
+            return refuse("--endpoint says whom --redrive, --resend or --discard is for: give it with one");
+        }
+        self.check_details()
+    }
+
+    /// Refuses details of a verb without it, and a verb without what it needs.
+    fn check_details(&self) -> Result<()> {
+        let refuse = |what: &str| Err(Error::new(Kind::Usage, "", what));
+        if !self.resend_all && (self.since.is_some() || self.until.is_some()) {
+            return refuse("--since and --until are for --resend-all");
+        }
+        match (self.since, self.until) {
+            (None, _) if self.resend_all => {
+                return refuse("--resend-all wants --since, so that nobody sends all of history by mistake");
+            }
+            (Some(since), Some(until)) if until <= since => {
+                return refuse("--until must be later than --since");
+            }
+            _ => {}
+        }
+        let has_reason = self.reason.as_deref().is_some_and(|it| !text::trim(it).is_empty());
+        if !self.discard.is_empty() && !has_reason {
+            return refuse("--discard wants --reason, which is kept in the audit");
+        }
+        if self.discard.is_empty() && self.reason.is_some() {
+            return refuse("--reason is for --discard");
         }
         Ok(())
     }

@@ -3,14 +3,14 @@
 //! # Invariants
 //! - One instance a queue; a second one says so and leaves. What came while the lock was let go is looked for
 //!   once more, so that no wake-up falls between.
-//! - Redriving takes no instance lock and works while `--watch` runs.
 //!
-//! Not here: how (`milepost::enqueue`, `milepost::redrive`).
+//! Parts: `args` (the command line), `verbs` (what an operator asks for beside it). How stands in the library
+//! (`milepost::enqueue`).
 
 mod args;
+mod verbs;
 
 use std::{
-    io::Read,
     process::ExitCode,
     sync::{
         Arc,
@@ -21,7 +21,7 @@ use std::{
 
 use args::Args;
 use milepost::{
-    Error, Kind, Result, cli,
+    Result, cli,
     cli::{Output, Verdict},
     emit,
     enqueue::{self, Enqueuer, Passed},
@@ -29,8 +29,6 @@ use milepost::{
     lock::Lock,
     logs::Logs,
     queue,
-    redrive::{self, Selection},
-    text,
     watch::Watch,
 };
 use serde::Serialize;
@@ -54,8 +52,8 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
         Journal::new(&logs, source_name, queue::describe)
     };
     let queue = queue::open(&logs, JournalName::from_queue_file(&args.queue)?);
-    if let Some(selection) = selection(&args)? {
-        return redrive(&args, &queue, &source, &selection, out);
+    if let Some(verb) = verbs::asked_for(&args)? {
+        return verbs::run(&verb, &args, &queue, source.name(), out);
     }
     let stop = cli::shutdown_flag()?;
     let instance = format!("{}@queue", queue.name());
@@ -130,46 +128,4 @@ struct Report {
 fn report(passed: &Passed, out: &mut Output) {
     let Passed { queued, rejected, cursor, .. } = *passed;
     out.result(&Report { status: "ok", queued, rejected, cursor });
-}
-
-/// Which dead letters the command line asks to put back; `None` when it does not.
-fn selection(args: &Args) -> Result<Option<Selection>> {
-    if args.redrive_all {
-        return Ok(Some(Selection::All));
-    }
-    if args.redrive.is_empty() {
-        return Ok(None);
-    }
-    if args.redrive != ["-"] {
-        return Ok(Some(Selection::of_keys(&args.redrive)));
-    }
-    if cli::stdin_is_closed() {
-        return Err(Error::new(Kind::NoInput, "stdin", "is closed").cure("pipe dead letters in"));
-    }
-    let mut text = Vec::new();
-    std::io::stdin().read_to_end(&mut text).map_err(|it| Error::io("cannot read", "stdin".as_ref(), it))?;
-    Selection::of_json(&text).map(Some)
-}
-
-fn redrive(
-    args: &Args,
-    queue: &Journal,
-    source: &Journal,
-    selection: &Selection,
-    out: &mut Output,
-) -> Result<Verdict> {
-    let endpoint = args.endpoint.as_deref().unwrap_or_default();
-    let redriven = redrive::redrive(queue, source.name(), endpoint, selection)?;
-    let mut verdict = Verdict::Done;
-    for key in &redriven.missing {
-        let dead = redrive::dead_letters(queue.logs(), queue.name(), endpoint);
-        out.error(format_args!("{} has no dead letter {}", dead.name().file(), text::quoted(key)));
-        verdict.add(Kind::No);
-    }
-    if redriven.known > 0 {
-        out.note(format_args!("{} had been put back before", redriven.known));
-    }
-    let cursor = queue::resume(queue, source.name())?.offset;
-    out.result(&Report { status: "ok", queued: redriven.queued, rejected: 0, cursor });
-    Ok(verdict)
 }

@@ -7,6 +7,7 @@
 //!
 //! `look` gathers, `show` draws.
 
+mod check;
 mod look;
 mod show;
 
@@ -14,9 +15,10 @@ use std::{path::PathBuf, process::ExitCode};
 
 use argh::{ArgsInfo, FromArgs};
 use milepost::{
-    Kind, Result, cli,
+    Error, Kind, Result, cli,
     cli::{Output, Verdict},
     clock,
+    conservation::{self, Status},
     logs::Logs,
 };
 use serde::Serialize;
@@ -42,6 +44,10 @@ struct Args {
     /// logs folder (default: `$MILESTONE_LOGS`, else ./logs)
     #[argh(option, arg_name = "DIR")]
     logs: Option<PathBuf>,
+
+    /// read every record and check that nothing is lost, nothing is there twice and nothing was changed
+    #[argh(switch)]
+    check: bool,
 
     /// create the logs folder if it is absent (mode 2770: for its owner and group)
     #[argh(switch)]
@@ -71,10 +77,16 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     out.quiet(args.quiet);
+    if args.init && args.check {
+        return Err(Error::new(Kind::Usage, "", "--init and --check are two things: give either"));
+    }
     if args.init {
         let logs = Logs::init(args.logs.as_deref(), TOOL)?;
         out.result(&Created { status: "ok", logs: logs.dir().display().to_string() });
         return Ok(Verdict::Done);
+    }
+    if args.check {
+        return check(&args, out);
     }
     let logs = match Logs::open(args.logs.as_deref(), TOOL) {
         Ok(logs) => logs,
@@ -93,4 +105,18 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
         out.raw(show::text(&answer, clock::now()).as_bytes());
     }
     Ok(Verdict::Answer(answer.status.exit_code()))
+}
+
+/// The conservation check: exit 0 when it holds, 2 when it is broken.
+fn check(args: &Args, out: &mut Output) -> Result<Verdict> {
+    let report = conservation::check(&Logs::open(args.logs.as_deref(), TOOL)?)?;
+    let holds = report.status == Status::Holds;
+    if args.quiet && holds {
+        // Dropped, as every result of success.
+    } else if args.json {
+        out.refusal(&report);
+    } else {
+        out.raw(check::text(&report).as_bytes());
+    }
+    Ok(if holds { Verdict::Done } else { Verdict::Failed(Kind::No) })
 }

@@ -52,7 +52,7 @@ fn steps(queue: &QueueStatus, now: Timestamp) -> Vec<[String; 6]> {
 }
 
 /// Columns as wide as their widest cell; nothing without rows.
-fn table<const N: usize>(out: &mut String, heading: [&str; N], rows: Vec<[String; N]>) {
+pub fn table<const N: usize>(out: &mut String, heading: [&str; N], rows: Vec<[String; N]>) {
     if rows.is_empty() {
         return;
     }

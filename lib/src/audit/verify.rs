@@ -138,8 +138,8 @@ impl Report {
 /// When it cannot be read.
 pub fn head(logs: &Logs) -> Result<Option<Head>> {
     let name = JournalName::audit();
-    let extent = journal::extent(logs, &name)?;
-    let Some(line) = journal::line_before(logs, &name, extent.believed)? else { return Ok(None) };
+    let reach = journal::reach(logs, &name)?;
+    let Some(line) = journal::line_before(logs, &name, reach.believed)? else { return Ok(None) };
     let chain = Chain::after(&line).ok_or_else(|| {
         crate::Error::new(crate::Kind::BadData, name.file(), "the last line is no audit record")
             .cure("see what --verify says")
@@ -153,9 +153,9 @@ pub fn head(logs: &Logs) -> Result<Option<Head>> {
 /// When it cannot be read.
 pub fn reader(logs: &Logs) -> Result<Reader> {
     let name = JournalName::audit();
-    let extent = journal::extent(logs, &name)?;
-    let mut reader = Reader::open_at(logs, &name, extent.first)?;
-    reader.read_until(extent.believed);
+    let reach = journal::reach(logs, &name)?;
+    let mut reader = Reader::open_at(logs, &name, reach.first)?;
+    reader.read_until(reach.believed);
     Ok(reader)
 }
 
@@ -166,36 +166,36 @@ pub fn reader(logs: &Logs) -> Result<Reader> {
 pub fn verify(logs: &Logs, options: &Options, progress: &mut dyn FnMut(u64, u64)) -> Result<Report> {
     let name = JournalName::audit();
     let mut journals = Journals::measure(logs)?;
-    let extent = journal::extent(logs, &name)?;
+    let reach = journal::reach(logs, &name)?;
     let mut walk = Walk {
         logs,
         options,
         report: Report::default(),
         chain: Some(Chain::default()),
         expected: options.expect.iter().cloned().collect(),
-        offset: extent.first,
+        offset: reach.first,
     };
-    if extent.first > 0 {
-        let what = format!("the chain begins at offset {}: the files before it are gone", extent.first);
+    if reach.first > 0 {
+        let what = format!("the chain begins at offset {}: the files before it are gone", reach.first);
         walk.report.problem(name.file(), what);
         walk.chain = None;
     }
     walk.expected.make_contiguous().sort_by_key(|it| it.seq);
-    let mut reader = Reader::open_at(logs, &name, extent.first)?;
+    let mut reader = Reader::open_at(logs, &name, reach.first)?;
     // Up to the mark in any case: a file that is shorter says so.
-    reader.read_until(extent.written.max(extent.believed));
+    reader.read_until(reach.written.max(reach.believed));
     let mut is_whole = true;
     loop {
         match reader.next_item() {
             Ok(None) => break,
             // A torn end belongs to a writer at work, or to one that died.
             Ok(Some(Item::Line { offset, end, text }))
-                if offset >= extent.believed && end - offset == text.len() as u64 =>
+                if offset >= reach.believed && end - offset == text.len() as u64 =>
             {
                 break;
             }
             Ok(Some(Item::Line { offset, text, .. })) => {
-                if !walk.line(offset, text, offset >= extent.believed, &mut journals) {
+                if !walk.line(offset, text, offset >= reach.believed, &mut journals) {
                     break;
                 }
             }
@@ -207,7 +207,7 @@ pub fn verify(logs: &Logs, options: &Options, progress: &mut dyn FnMut(u64, u64)
             }
         }
         if walk.report.records.is_multiple_of(PROGRESS_EVERY) {
-            progress(reader.offset() - extent.first, extent.written - extent.first);
+            progress(reader.offset() - reach.first, reach.written - reach.first);
         }
     }
     let Walk { mut report, chain, expected, .. } = walk;

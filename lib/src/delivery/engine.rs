@@ -1,28 +1,41 @@
-//! The loop: what is next (`next`), send it and judge the answer (`outcome`), make it durable (`store`).
+//! The loop: what is next (`next`), hand it over, judge what comes back (`outcome`), make it durable (`store`).
+//!
+//! Many items are under way at once. Those beyond the mark stand in a `window`; when one of them is settled before
+//! its predecessors are, the state remembers it as settled ahead, and the mark follows when the gap closes.
 //!
 //! # Invariants
 //! - Nothing is sent after an event could not be made durable.
 //! - A pass in which nothing happened writes nothing.
+//! - Of a lane one run is under way at most, its items in order; after a failure none of them is sent before it was
+//!   judged.
 //!
 //! Not here: the wire, the clock and messages (behind [`World`]).
 
 mod next;
 mod outcome;
+mod pace;
+mod unread;
+mod window;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    rc::Rc,
+    time::Duration,
+};
 
 use serde::Serialize;
 
+use self::{pace::Pace, unread::Unread, window::Window};
 use super::{
     Consumer, Level,
     backoff::Schedule,
     breaker::{Breaker, Cause, Gate},
     control::Control,
-    item::{Head, Item, Route},
+    item::Item,
     lanes::LaneName,
     state::State,
     store::Store,
-    verdict::{AckMode, Attempted},
+    wire::{Fate, Outgoing, Returned},
 };
 use crate::{
     Result, Timestamp,
@@ -40,6 +53,8 @@ const PASSED_MAX: usize = 4096;
 const CLOCK_DIFFERENCE_MAX: Duration = Duration::from_secs(60);
 /// How often a long pass looks for the operator's commands.
 const CONTROL_INTERVAL: Duration = Duration::from_millis(200);
+/// How long an answer is waited for before the rest is looked after.
+const PATIENCE: Duration = Duration::from_millis(50);
 
 /// Which items wait for which (`--order`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,27 +77,24 @@ pub struct Settings {
     pub schedule: Schedule,
     /// Which items wait for which.
     pub order: Order,
-    /// What counts as an acknowledgement.
-    pub ack: AckMode,
-}
-
-/// One request to be made.
-#[derive(Debug)]
-pub struct Outgoing<'a> {
-    /// Which door it goes to.
-    pub route: Route,
-    /// The message's id in Standard Webhooks, without a full stop.
-    pub webhook_id: &'a str,
-    /// The bytes to be signed and sent.
-    pub body: &'a [u8],
+    /// How many requests may be on the wire at once; 0 is taken for 1.
+    pub concurrency: usize,
 }
 
 /// What the engine sees of the outside.
 pub trait World {
     /// The time of day.
     fn now(&mut self) -> Timestamp;
-    /// Makes one attempt.
-    fn post(&mut self, outgoing: &Outgoing<'_>) -> Attempted;
+    /// Hands over requests that are to be made one after the other, until one of them is not acknowledged: then
+    /// it and all others that were handed over and are not on the wire come back unsent.
+    ///
+    /// # Errors
+    /// When nothing can be sent at all.
+    fn start(&mut self, run: Vec<Outgoing>) -> Result<()>;
+    /// What has come back; waits for the first of it, `at_most` so long.
+    fn returned(&mut self, at_most: Duration) -> Vec<Returned>;
+    /// Takes back what is not on the wire; it comes back unsent.
+    fn recall(&mut self);
     /// Whether to end after what is in flight.
     fn is_stopping(&self) -> bool;
     /// Tells a person.
@@ -126,26 +138,49 @@ struct Counts {
 }
 
 /// Where an item was found, and so what follows when it is settled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Origin {
-    /// At the mark.
-    Mark,
+    /// In the window: the number of its entry.
+    Window(u64),
     /// In a lane.
-    Lane,
+    Lane(LaneName),
     /// Beyond the mark, as a probe.
     Beyond,
 }
 
-#[derive(Debug)]
+/// An item that is under way.
+#[derive(Clone, Debug)]
 struct Job {
-    item: Item,
+    item: Rc<Item>,
     origin: Origin,
     is_probe: bool,
 }
 
+/// A request that is under way.
+#[derive(Debug)]
+struct Trip {
+    run: u64,
+    jobs: Vec<Job>,
+}
+
+/// What is under way.
+#[derive(Debug, Default)]
+struct UnderWay {
+    trips: HashMap<u64, Trip>,
+    /// Requests of each run that have not come back.
+    runs: HashMap<u64, usize>,
+    /// Lanes below the mark of which an item is under way.
+    lanes: HashSet<LaneName>,
+    items: usize,
+    /// The last ticket and the last run.
+    last: u64,
+}
+
 #[derive(Debug)]
 enum Next {
-    Send(Box<Job>),
+    /// Something was handed over.
+    Started,
+    /// Nothing more can be sent now. When something is due that nothing under way decides.
     Wait(Option<Timestamp>),
     /// Something was settled without sending; look again.
     Again,
@@ -159,8 +194,13 @@ pub struct Engine {
     queue: Journal,
     state: State,
     store: Store,
+    /// Reads beyond the mark, into the window.
     forward: Reader,
+    window: Window,
+    unread: Unread,
     sweep: Option<Sweep>,
+    under_way: UnderWay,
+    pace: Pace,
     counts: Counts,
     last_now: Timestamp,
     control_seen: Option<Timestamp>,
@@ -196,12 +236,16 @@ impl Engine {
         let forward = Reader::open_at(consumer.logs(), consumer.queue_name(), state.cursor.offset)?;
         let mut engine = Engine {
             consumer: consumer.clone(),
-            settings,
             queue: consumer.queue(),
             state,
             store,
             forward,
+            window: Window::default(),
+            unread: Unread::default(),
             sweep: None,
+            under_way: UnderWay::default(),
+            pace: Pace::new(settings.concurrency),
+            settings,
             counts: Counts::default(),
             last_now: now,
             control_seen: None,
@@ -254,22 +298,46 @@ impl Engine {
             let now = world.now();
             self.follow_clock(now);
             self.follow_control(now, world)?;
-            if world.is_stopping() {
-                self.store.commit_group(&mut self.state)?;
-                return Ok(Pause::Stopped);
+            let is_stopping = world.is_stopping();
+            let next = if is_stopping { Next::Wait(None) } else { self.next(now, world)? };
+            if is_stopping && !self.under_way.is_idle() {
+                world.recall();
             }
-            match self.next(now, world)? {
-                Next::Send(job) => self.deliver(&job, world)?,
-                Next::Wait(until) => {
-                    self.store.commit_group(&mut self.state)?;
-                    return Ok(Pause::Until(until));
+            match next {
+                Next::Started => continue,
+                Next::Wait(until) if self.under_way.is_idle() => {
+                    self.store.commit_rest(&mut self.state)?;
+                    return Ok(if is_stopping { Pause::Stopped } else { Pause::Until(until) });
                 }
+                Next::Wait(until) => {
+                    let until_due = until.map_or(PATIENCE, |it| it.since(now));
+                    self.take_back(until_due.min(PATIENCE), world)?;
+                }
+                Next::Again if !self.under_way.is_idle() => self.take_back(Duration::ZERO, world)?,
                 Next::Again => {}
             }
             if self.store.is_due(world.now()) {
-                self.store.commit_group(&mut self.state)?;
+                self.store.commit_group(&mut self.state, world.now())?;
             }
         }
+    }
+
+    /// Takes what has come back, and waits for it if there is nothing yet.
+    fn take_back(&mut self, at_most: Duration, world: &mut impl World) -> Result<()> {
+        let returned = world.returned(at_most);
+        let has_idle = self.under_way.runs.len() < self.pace.couriers() && !self.under_way.is_probe();
+        if returned.is_empty() && !at_most.is_zero() && has_idle {
+            // Somebody waits for an answer, and what he was to send after it another could send meanwhile.
+            world.recall();
+        }
+        for Returned { ticket, fate } in returned {
+            let Some(trip) = self.under_way.take(ticket) else { continue };
+            match fate {
+                Fate::Unsent => self.unsent(&trip.jobs),
+                Fate::Judged(judged) => self.judged(&trip.jobs, *judged, world)?,
+            }
+        }
+        Ok(())
     }
 
     /// Saves the state before the consumer is left. Without it nothing is lost, but more is read back.
@@ -288,23 +356,27 @@ impl Engine {
         Ok(control_end > self.state.control_offset || is_closed && (has_new || is_due))
     }
 
-    /// What this run did so far and what is left. Costs a look at every record beyond the mark.
+    /// What this run did so far and what is left. Costs a look at every record that came since it was last asked.
     pub fn summary(&mut self, next: Option<Timestamp>) -> Result<Summary> {
+        let unread = self.unread.count(&self.consumer, &self.state, &self.forward)?;
         Ok(Summary {
             status: "ok",
             delivered: self.counts.delivered,
             duplicate: self.counts.duplicate,
             retrying: self.state.retries.retrying() as u64,
             dead_lettered: self.counts.dead_lettered,
-            pending: pending(&self.consumer, &self.state)?,
+            pending: self.state.retries.unsettled() + self.window.unsettled() + unread,
             next_attempt_utc: next,
         })
     }
 
     /// A clock that went back would put due times off.
     fn follow_clock(&mut self, now: Timestamp) {
-        if now < self.last_now && self.state.rebase(now) {
-            self.store.touch();
+        if now < self.last_now {
+            self.pace.forget_times();
+            if self.state.rebase(now) {
+                self.store.touch();
+            }
         }
         self.last_now = now;
     }
@@ -338,31 +410,59 @@ impl Engine {
     }
 }
 
+impl UnderWay {
+    fn is_idle(&self) -> bool {
+        self.trips.is_empty()
+    }
+
+    /// Whether it is a probe, which goes alone.
+    fn is_probe(&self) -> bool {
+        self.trips.values().any(|trip| trip.jobs.iter().any(|it| it.is_probe))
+    }
+
+    /// A new ticket, or the number of a new run.
+    fn number(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    fn add(&mut self, ticket: u64, run: u64, jobs: Vec<Job>) {
+        self.items += jobs.len();
+        *self.runs.entry(run).or_default() += 1;
+        self.lanes.extend(jobs.iter().filter_map(|it| match &it.origin {
+            Origin::Lane(name) => Some(name.clone()),
+            _ => None,
+        }));
+        self.trips.insert(ticket, Trip { run, jobs });
+    }
+
+    fn take(&mut self, ticket: u64) -> Option<Trip> {
+        let trip = self.trips.remove(&ticket)?;
+        self.items -= trip.jobs.len();
+        if let Some(left) = self.runs.get_mut(&trip.run) {
+            *left -= 1;
+            if *left == 0 {
+                self.runs.remove(&trip.run);
+            }
+        }
+        for job in &trip.jobs {
+            if let Origin::Lane(name) = &job.origin {
+                self.lanes.remove(name);
+            }
+        }
+        Some(trip)
+    }
+}
+
 /// What another instance has saved, and how much is not settled by it; none when it has saved nothing yet.
 pub fn outlook(consumer: &Consumer) -> Result<Option<(State, u64)>> {
     Ok(match state_file::load::<State>(consumer.logs(), &consumer.state_file())? {
         Loaded::Found(state) => {
-            let pending = pending(consumer, &state)?;
+            let beyond = Reader::open_at(consumer.logs(), consumer.queue_name(), state.cursor.offset)?;
+            let unread = Unread::default().count(consumer, &state, &beyond)?;
+            let pending = state.retries.unsettled() + unread;
             Some((state, pending))
         }
         Loaded::Missing | Loaded::Damaged(_) => None,
     })
-}
-
-/// Items of this consumer that are not settled: what waits in lanes, and every record beyond the mark.
-fn pending(consumer: &Consumer, state: &State) -> Result<u64> {
-    let mut reader = Reader::open_at(consumer.logs(), consumer.queue_name(), state.cursor.offset)?;
-    let mut beyond = 0;
-    while let Some(found) = reader.next_item()? {
-        let Found::Line { offset, text, .. } = found else { continue };
-        // Only redriven and resent records are meant for one endpoint; most lines need no parsing.
-        let is_addressed = memchr::memmem::find(text, b"\"endpoint\":").is_some();
-        if is_addressed && !Head::read(text).is_some_and(|it| it.is_for(consumer.endpoint())) {
-            continue;
-        }
-        if !state.cursor.ahead.contains(&offset) {
-            beyond += 1;
-        }
-    }
-    Ok(state.retries.unsettled() + beyond)
 }

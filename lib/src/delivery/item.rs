@@ -7,11 +7,12 @@
 //!
 //! Not here: the form of the bodies (`ingest`), what a record is (`envelope`).
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
+use super::wire::Sent;
 use crate::{
     envelope::{EventEnvelope, MILESTONE_EMITTED},
     ingest,
@@ -61,6 +62,11 @@ impl<'a> Head<'a> {
         Some(Head { key: head.idempotency_key, scope, endpoint: head.endpoint })
     }
 
+    /// Whether a line may be one that is meant for a single endpoint; most are not, and need no parsing to know it.
+    pub fn may_have_endpoint(line: &[u8]) -> bool {
+        memchr::memmem::find(line, b"\"endpoint\":").is_some()
+    }
+
     /// Whether it is meant for this endpoint.
     pub fn is_for(&self, endpoint: &str) -> bool {
         self.endpoint.as_deref().is_none_or(|it| it == endpoint)
@@ -74,23 +80,30 @@ pub struct Item {
     pub offset: u64,
     /// Logical offset after it.
     pub end: u64,
-    /// The record.
-    pub envelope: EventEnvelope,
     /// The scope within which order is kept.
     pub scope: Option<String>,
     /// Which door it goes to.
     pub route: Route,
-    /// What the receiver calls it: the milestone's id, or the event's.
-    pub id: String,
-    payload: Value,
+    /// Its idempotency key, and what the receiver calls it.
+    pub name: Sent,
+    /// The bytes that are sent in every attempt; or one sentence that says why it can never be delivered.
+    pub body: Result<Arc<Vec<u8>>, String>,
 }
 
 impl Item {
-    /// Makes an item of a line.
-    ///
-    /// # Errors
-    /// One sentence that says why it can never be delivered.
-    pub fn read(offset: u64, end: u64, line: &[u8]) -> Result<Item, String> {
+    /// Makes an item of a line; `None` when it is no record at all, not even one that cannot be delivered.
+    pub fn read(offset: u64, end: u64, line: &[u8]) -> Option<Item> {
+        let why = match Item::valid(offset, end, line) {
+            Ok(item) => return Some(item),
+            Err(why) => why,
+        };
+        let Head { key, scope, .. } = Head::read(line)?;
+        let name = Sent { key: key.into_owned(), id: String::new() };
+        let scope = scope.map(Cow::into_owned);
+        Some(Item { offset, end, scope, route: Route::Milestones, name, body: Err(why) })
+    }
+
+    fn valid(offset: u64, end: u64, line: &[u8]) -> Result<Item, String> {
         let envelope = EventEnvelope::from_line(line).map_err(|faults| match faults.first() {
             Some(it) => it.to_string(),
             None => "is no valid record".to_owned(),
@@ -98,32 +111,23 @@ impl Item {
         let payload: Value =
             serde_json::from_str(envelope.payload.get()).map_err(|it| format!("payload: {it}"))?;
         let scope = payload["scope"].as_str().filter(|it| !it.is_empty()).map(str::to_owned);
-        let (route, id) = if envelope.event_type == MILESTONE_EMITTED {
+        let key = envelope.idempotency_key.clone();
+        let (route, id, body) = if envelope.event_type == MILESTONE_EMITTED {
             let id = payload["milestoneId"].as_str().filter(|it| !it.is_empty());
-            (Route::Milestones, id.ok_or("payload: has no milestoneId")?.to_owned())
+            let id = id.ok_or("payload: has no milestoneId")?.to_owned();
+            (Route::Milestones, id, ingest::milestone_body(&key, envelope.timestamp, &payload))
         } else {
-            (Route::Events, envelope.event_id.clone())
+            let plain = EventEnvelope { resume: None, endpoint: None, redrive_of: None, ..envelope };
+            let document = serde_json::to_value(&plain).map_err(|it| it.to_string())?;
+            let body = ingest::event_body(&key, plain.timestamp, &document);
+            (Route::Events, plain.event_id, body)
         };
-        Ok(Item { offset, end, envelope, scope, route, id, payload })
+        Ok(Item { offset, end, scope, route, name: Sent { key, id }, body: Ok(Arc::new(body)) })
     }
 
     /// The idempotency key.
     pub fn key(&self) -> &str {
-        &self.envelope.idempotency_key
-    }
-
-    /// The bytes that are sent in every attempt.
-    pub fn body(&self) -> Vec<u8> {
-        match self.route {
-            Route::Milestones => ingest::milestone_body(self.key(), self.envelope.timestamp, &self.payload),
-            Route::Events => {
-                let plain =
-                    EventEnvelope { resume: None, endpoint: None, redrive_of: None, ..self.envelope.clone() };
-                // An envelope always has a JSON form; what has none could not have been read.
-                let envelope = serde_json::to_value(&plain).unwrap_or_default();
-                ingest::event_body(self.key(), self.envelope.timestamp, &envelope)
-            }
-        }
+        &self.name.key
     }
 }
 
@@ -147,11 +151,11 @@ mod tests {
         let item =
             Item::read(0, 1, &line(MILESTONE_EMITTED, &json!({"milestoneId":"m1","scope":"s"}))).unwrap();
         assert_eq!(
-            (item.route, item.id.as_str(), item.scope.as_deref()),
+            (item.route, item.name.id.as_str(), item.scope.as_deref()),
             (Route::Milestones, "m1", Some("s"))
         );
         assert_eq!(
-            String::from_utf8(item.body()).unwrap(),
+            std::str::from_utf8(item.body.as_ref().unwrap()).unwrap(),
             r#"{"event":{"milestoneId":"m1","scope":"s"},"idempotencyKey":"milestone:m1","sentAtUtc":"2026-11-20T10:00:00.000Z"}"#
         );
     }
@@ -165,8 +169,9 @@ mod tests {
         record["resume"] = json!({"offset": 9, "fingerprint": "ab"});
         let first = Item::read(0, 1, &line).unwrap();
         let again = Item::read(5, 6, record.to_string().as_bytes()).unwrap();
-        assert_eq!((first.route, first.id.as_str()), (Route::Events, first.envelope.event_id.as_str()));
-        assert_eq!(first.body(), again.body());
+        let id = serde_json::from_slice::<Value>(&line).unwrap()["event_id"].as_str().unwrap().to_owned();
+        assert_eq!((first.route, first.name.id.as_str()), (Route::Events, id.as_str()));
+        assert_eq!(first.body, again.body);
     }
 
     #[test]
@@ -182,8 +187,12 @@ mod tests {
     }
 
     #[test]
-    fn a_milestone_without_an_id_can_never_be_delivered() {
-        assert!(Item::read(0, 1, &line(MILESTONE_EMITTED, &json!({"scope":"s"}))).is_err());
-        assert!(Item::read(0, 1, b"{}").is_err());
+    fn a_milestone_without_an_id_can_never_be_delivered_and_keeps_its_place_in_its_scope() {
+        let item = Item::read(0, 1, &line(MILESTONE_EMITTED, &json!({"scope":"s"}))).unwrap();
+        assert_eq!(
+            (item.scope.as_deref(), item.body),
+            (Some("s"), Err("payload: has no milestoneId".into()))
+        );
+        assert!(Item::read(0, 1, b"{}").is_none());
     }
 }

@@ -132,6 +132,11 @@ impl Lanes {
         self.due.first().map(|(due, name)| (*due, name))
     }
 
+    /// When the first retry of the lanes that count is due.
+    pub fn next_due(&self, counts: impl Fn(&LaneName) -> bool) -> Option<Timestamp> {
+        self.due.iter().find(|(_, name)| counts(name)).map(|(due, _)| *due)
+    }
+
     /// Blocked lanes whose retry is due by `now`, earliest first.
     pub fn due(&self, now: Timestamp) -> impl Iterator<Item = (&LaneName, &Lane)> {
         let due = self.due.iter().take_while(move |(due, _)| *due <= now);
@@ -148,6 +153,11 @@ impl Lanes {
         self.free.first().map(|(offset, _)| *offset)
     }
 
+    /// The lowest offset after which one of the free lanes that count goes on.
+    pub fn next_free(&self, counts: impl Fn(&LaneName) -> bool) -> Option<u64> {
+        self.free.iter().find(|(_, name)| counts(name)).map(|(offset, _)| *offset)
+    }
+
     /// The lane because of which the item at `offset` below the mark is unsettled.
     pub fn covering(&self, scope: Option<&str>, key: &str, offset: u64) -> Option<LaneName> {
         if self.by_name.is_empty() {
@@ -156,6 +166,12 @@ impl Lanes {
         let scope = scope.map(|it| LaneName::Scope(it.to_owned()));
         let names = scope.into_iter().chain([LaneName::Item(key.to_owned())]);
         names.into_iter().find(|it| self.by_name.get(it).is_some_and(|lane| lane.covers(offset)))
+    }
+
+    /// Whether the item at `offset` is one that waits for its retry.
+    pub fn is_retrying(&self, scope: Option<&str>, key: &str, offset: u64) -> bool {
+        let lane = self.covering(scope, key, offset).and_then(|it| self.by_name.get(&it));
+        lane.is_some_and(|it| it.offset == offset)
     }
 
     /// Counts an item that the mark passes over while its lane is blocked.
@@ -190,16 +206,12 @@ impl Lanes {
         for (name, lane) in &mut self.by_name {
             lane.waiting = waiting.get(name).copied().unwrap_or(0);
         }
-        self.drop_free(|lane| lane.waiting == 0);
+        self.drop_free(|_, lane| lane.waiting == 0);
     }
 
-    /// Drops every free lane: a sweep found that nothing waits in them.
-    pub fn drop_all_free(&mut self) {
-        self.drop_free(|_| true);
-    }
-
-    fn drop_free(&mut self, mut gone: impl FnMut(&Lane) -> bool) {
-        self.by_name.retain(|_, lane| lane.retry.is_some() || !gone(lane));
+    /// Drops the free lanes of which nothing waits any more.
+    pub fn drop_free(&mut self, mut gone: impl FnMut(&LaneName, &Lane) -> bool) {
+        self.by_name.retain(|name, lane| lane.retry.is_some() || !gone(name, lane));
         let lanes = &self.by_name;
         self.free.retain(|(_, name)| lanes.contains_key(name));
     }

@@ -3,7 +3,8 @@
 //! One high-water mark (the cursor), the lanes below it that are not settled, and the breaker.
 //!
 //! # Invariants
-//! - Every item before the cursor is settled, or a lane covers it and `ahead` does not name it.
+//! - Every item before the cursor is settled, or a lane covers it and `skip` does not name it. Behind the cursor an
+//!   item is settled only if `ahead` or `skip` names it, and waits for a retry only if it is the first of a lane.
 //! - [`State::apply`] is the only thing that changes it by an event, now and when the audit is read back.
 //! - Its size follows the blocked scopes, never the queue.
 //!
@@ -58,10 +59,21 @@ pub struct Cursor {
     pub offset: u64,
     /// Fingerprint of the line before it (J5), as it was when the state was saved.
     pub fingerprint: String,
-    /// Offsets of items that are settled although others before them, in their scope's lane or beyond the
-    /// mark, are not: a probe that was acknowledged, a dead letter whose audit record was lost.
+    /// Offsets beyond the mark of items that are settled although others before them are not: those that were
+    /// under way at the same time, a probe that was acknowledged. Bounded by what is read ahead.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub ahead: BTreeSet<u64>,
+    /// Offsets of dead letters whose audit record was lost in a crash, with those of items before them in their
+    /// scope, maybe: settled, whatever lane covers them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub skip: BTreeSet<u64>,
+}
+
+impl Cursor {
+    /// Whether the item at `offset` is settled out of turn.
+    pub fn has_settled(&self, offset: u64) -> bool {
+        self.ahead.contains(&offset) || self.skip.contains(&offset)
+    }
 }
 
 /// See [`State::last_ack`].
@@ -99,6 +111,14 @@ impl State {
     /// Acknowledgements so far.
     pub fn acks(&self) -> u64 {
         self.last_ack.as_ref().map_or(0, |it| it.count)
+    }
+
+    /// Whether the item at this offset is still to be sent, by what this state knows.
+    pub fn owes(&self, scope: Option<&str>, key: &str, offset: u64) -> bool {
+        if self.cursor.has_settled(offset) {
+            return false;
+        }
+        offset >= self.cursor.offset || self.retries.covering(scope, key, offset).is_some()
     }
 
     /// The retry of the item at this offset, if it waits for one.
@@ -184,12 +204,32 @@ impl State {
 
     fn settle(&mut self, key: &str, scope: Option<&str>, detail: &Detail, replayed: bool) {
         let offset = detail.queue_offset;
-        if detail.ahead {
-            self.cursor.ahead.insert(offset);
-        } else if let Some(name) = self.retries.covering(scope, key, offset) {
+        // No lane covered a probe from beyond the mark: one that is kept here was gone by then.
+        if (!detail.ahead || replayed && detail.probe)
+            && let Some(name) = self.retries.covering(scope, key, offset)
+        {
             self.retries.settle(&name, offset, replayed);
         }
-        self.cursor.offset = detail.cursor;
+        if detail.ahead && !detail.probe {
+            self.cursor.skip.insert(offset);
+        } else if offset >= detail.cursor {
+            self.cursor.ahead.insert(offset);
+        }
+        self.pass_to(detail.cursor);
+    }
+
+    /// Moves the mark on; what was settled ahead of it and is passed now need not be remembered.
+    pub fn pass_to(&mut self, offset: u64) {
+        let from = self.cursor.offset;
+        if from < offset && !self.cursor.ahead.is_empty() {
+            self.cursor.ahead = self.cursor.ahead.split_off(&offset);
+        }
+        if !self.cursor.skip.is_empty() {
+            // What no lane can cover any more need not be skipped.
+            let first_lane = self.retries.iter().map(|(_, it)| it.offset).min().unwrap_or(u64::MAX);
+            self.cursor.skip.retain(|it| *it >= offset || *it > first_lane);
+        }
+        self.cursor.offset = offset;
     }
 
     fn apply_retried(&mut self, key: &str, scope: Option<&str>, detail: &Detail) {
@@ -232,7 +272,7 @@ impl State {
             _ => LaneName::Item(key.to_owned()),
         });
         self.retries.block(name, detail.queue_offset, retry);
-        self.cursor.offset = detail.cursor;
+        self.pass_to(detail.cursor);
         self.breaker.count_failed(fault, detail.own);
     }
 }

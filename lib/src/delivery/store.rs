@@ -35,11 +35,13 @@ use crate::{
 };
 
 /// The most events of a group.
-const GROUP_MAX: usize = 256;
+const GROUP_MAX: usize = 4096;
 /// The most bytes of dead letters of a group.
 const GROUP_BYTES_MAX: usize = 2 << 20;
 /// How long an event waits for its group.
 const GROUP_WAIT: Duration = Duration::from_millis(100);
+/// How long the state file may lag behind the audit while much is going on: it costs more syncs than the audit.
+const SAVE_EVERY: Duration = Duration::from_millis(250);
 /// Room that must be left on the disk before anything is sent: some groups and their state.
 const ROOM_BYTES: u64 = 4 << 20;
 
@@ -56,6 +58,7 @@ pub(super) struct Store {
     group: usize,
     /// Events that are durable, but not in the state file yet.
     unsaved: usize,
+    saved: Option<Timestamp>,
     is_dirty: bool,
 }
 
@@ -86,6 +89,7 @@ impl Store {
             since: None,
             group: 1,
             unsaved: 0,
+            saved: None,
             is_dirty: note.is_some(),
         };
         let accounted = store.read_audit(&mut state)?;
@@ -182,9 +186,19 @@ impl Store {
         self.save(state)
     }
 
-    /// As [`Store::commit`], in the midst of work: a large state is not written again for a few events, since
-    /// they count without it.
-    pub fn commit_group(&mut self, state: &mut State) -> Result<()> {
+    /// As [`Store::commit`], in the midst of work: the state is not written again for each group, since what
+    /// happened counts without it.
+    pub fn commit_group(&mut self, state: &mut State, now: Timestamp) -> Result<()> {
+        let is_recent = self.saved.is_some_and(|it| now >= it && now.since(it) < SAVE_EVERY);
+        if is_recent {
+            return self.write_events(state);
+        }
+        self.saved = Some(now);
+        self.commit_rest(state)
+    }
+
+    /// As [`Store::commit`], before a pause: a large state is not written again for a few events.
+    pub fn commit_rest(&mut self, state: &mut State) -> Result<()> {
         self.write_events(state)?;
         let is_worth_it = self.unsaved >= state.retries.len() / 4;
         if self.is_dirty && is_worth_it { self.save(state) } else { Ok(()) }
@@ -297,9 +311,9 @@ fn position(state: &State) -> Position {
 /// Counts what waits in the lanes: what was read back does not tell.
 fn recount(consumer: &Consumer, state: &mut State) -> Result<()> {
     let mark = state.cursor.offset;
+    let mut skip = BTreeSet::new();
     if let Some(from) = state.retries.iter().map(|(_, lane)| lane.offset).min() {
         let mut waiting: BTreeMap<LaneName, u64> = BTreeMap::new();
-        let mut ahead = BTreeSet::new();
         let mut reader = Reader::open_at(consumer.logs(), consumer.queue_name(), from)?;
         while reader.offset() < mark
             && let Some(found) = reader.next_item()?
@@ -309,18 +323,17 @@ fn recount(consumer: &Consumer, state: &mut State) -> Result<()> {
             let Some(name) = state.retries.covering(head.scope.as_deref(), &head.key, offset) else {
                 continue;
             };
-            if state.cursor.ahead.contains(&offset) {
-                ahead.insert(offset);
+            if state.cursor.skip.contains(&offset) {
+                skip.insert(offset);
+                continue;
             }
             if state.retries.get(&name).is_some_and(|it| it.offset < offset) {
                 *waiting.entry(name).or_default() += 1;
             }
         }
         state.retries.recount(&waiting);
-        state.cursor.ahead.retain(|it| *it >= mark || ahead.contains(it));
-    } else {
-        state.cursor.ahead.retain(|it| *it >= mark);
     }
+    state.cursor.skip.retain(|it| *it >= mark || skip.contains(it));
     Ok(())
 }
 

@@ -76,6 +76,8 @@ pub struct HttpAnswer {
     pub retry_after: Option<String>,
     /// The header `Date`.
     pub date: Option<String>,
+    /// The header `x-milestone-batch`.
+    pub batch: Option<String>,
     /// Whether the header `webhook-delivery` says `disable`.
     pub disable: bool,
     /// The body.
@@ -253,7 +255,7 @@ fn judge_success(contract: Option<&ingest::Answer>, id: &str, mode: AckMode) -> 
     }
 }
 
-fn shortened(text: &str) -> String {
+pub(super) fn shortened(text: &str) -> String {
     let text = text::trim(text);
     match text.char_indices().nth(SHOWN_CHARS_MAX) {
         Some((end, _)) => format!("{}…", &text[..end]),

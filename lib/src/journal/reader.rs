@@ -22,7 +22,7 @@ use crate::{Error, Kind, Result, logs::Logs};
 pub const LINE_BYTES_MAX: usize = 1 << 20;
 
 /// How often a mark is read before it counts as missing.
-const MARK_TRIES: usize = 3;
+pub(super) const MARK_TRIES: usize = 3;
 const CHUNK_BYTES: usize = 256 << 10;
 /// The first chunk after a jump: often one line is all that is wanted there.
 const FIRST_CHUNK_BYTES: usize = 8 << 10;
@@ -319,7 +319,7 @@ pub(crate) fn place(logs: &Logs, name: &JournalName, offset: u64) -> Result<(Str
 
 /// How far a journal goes, in logical offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
+pub(crate) struct Reach {
     /// The first byte that is still there.
     pub first: u64,
     /// Up to here it is believed: by its mark or, where there is none, all that is there.
@@ -329,7 +329,7 @@ pub struct Extent {
 }
 
 /// How far a journal goes, without any lock.
-pub(crate) fn extent(logs: &Logs, name: &JournalName) -> Result<Extent> {
+pub(crate) fn reach(logs: &Logs, name: &JournalName) -> Result<Reach> {
     let mut segments = Segments::new(logs, name);
     let path = segments.active_path();
     segments.refresh()?;
@@ -351,7 +351,7 @@ pub(crate) fn extent(logs: &Logs, name: &JournalName) -> Result<Extent> {
     // One from before a rotation is a mark too: what it does not cover, its writer is about to.
     let has_mark = segments.lock.as_ref().is_some_and(|it| Mark::read(it).is_ok_and(|it| it.is_some()));
     let believed = if has_mark { segments.mark.end() } else { written };
-    Ok(Extent { first, believed, written })
+    Ok(Reach { first, believed, written })
 }
 
 /// Whether a writer died here: the active segment has bytes beyond its mark.

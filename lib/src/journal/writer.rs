@@ -9,9 +9,9 @@
 //!
 //! Not here: which records belong into the journal (its tool), the bytes of the mark (`mark`).
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{JournalName, Lines, Position, Reader, Resync, active::Active, reader};
+use super::{Extent, JournalName, Lines, Position, Reader, Resync, active::Active, fingerprint, reader};
 use crate::{
     Error, Kind, Result,
     audit::{self, Action, Draft, Outcome},
@@ -69,8 +69,13 @@ impl Journal {
         if reader::is_unsettled(&self.logs, &self.name)? { self.write().map(drop) } else { Ok(()) }
     }
 
-    /// Takes the journal as it is now, although it is shorter than what was synced (`--resync`).
+    /// Takes the journal as it is now, although it is shorter than what was synced (`--resync`). That is audited
+    /// first, so that a crash cannot keep it from being known: what the audit told of the journal before is void.
     pub fn accept_as_it_is(&self) -> Result<()> {
+        let end = Extent::of(&self.logs, &self.name)?.physical_end();
+        let detail = json!({ "replaced": self.name.as_str(), "end": end });
+        let draft = Draft::new(Action::Resync, Outcome::Done, detail);
+        audit::append(&self.logs, &[draft]).map_err(|it| it.error)?;
         self.writer(Active::open_replaced(&self.logs, &self.name)?).map(drop)
     }
 
@@ -140,7 +145,11 @@ impl Journal {
         let mut drafts = Vec::new();
         for (offset, line) in settled.kept.iter().filter(|(offset, _)| !known.holds(*offset)) {
             let Some(Described { key, scope }) = (self.describe)(line) else { continue };
-            let detail = json!({ "journal": self.name.as_str(), "offset": offset });
+            let detail = json!({
+                "journal": self.name.as_str(),
+                "offset": offset,
+                "fingerprint": fingerprint(line),
+            });
             drafts.push(Draft {
                 key: Some(key),
                 scope,
@@ -205,6 +214,34 @@ impl Batch {
     pub fn records(&self) -> usize {
         self.records
     }
+
+    /// The audit records, with fingerprints of the records that they tell of, which begin at `base` of the journal
+    /// `name`: so the audit's chain says what was in the journal, not only where.
+    fn attested(&self, name: &JournalName, base: u64) -> Vec<Draft> {
+        let mut drafts = self.drafts.clone();
+        for draft in drafts.iter_mut().filter(|it| it.detail["journal"] == name.as_str()) {
+            let at = |field: &str| {
+                let offset = draft.detail[field].as_u64()?.checked_sub(base)?;
+                usize::try_from(offset).ok().filter(|it| *it <= self.lines.len())
+            };
+            let fingerprint = match (at("offset"), at("from"), at("to")) {
+                (Some(offset), ..) => self.lines[offset..].split(|it| *it == b'\n').next().map(fingerprint),
+                (None, Some(from), Some(to)) if from < to => Some(fingerprint_of_all(&self.lines[from..to])),
+                _ => None,
+            };
+            if let (Some(fingerprint), Value::Object(detail)) = (fingerprint, &mut draft.detail) {
+                detail.insert("fingerprint".to_owned(), fingerprint.into());
+            }
+        }
+        drafts
+    }
+}
+
+/// The fingerprint of several records: that of their fingerprints, one behind the other.
+fn fingerprint_of_all(lines: &[u8]) -> String {
+    let lines = lines.split_inclusive(|it| *it == b'\n');
+    let all: String = lines.map(|it| fingerprint(it.strip_suffix(b"\n").unwrap_or(it))).collect();
+    fingerprint(all.as_bytes())
 }
 
 /// A journal locked for appending.
@@ -252,11 +289,12 @@ impl Writer {
         if all_or_nothing {
             self.active.begin_undoable()?;
         }
+        let from = self.active.end();
         self.active.append(&batch.lines)?;
         if all_or_nothing {
             self.active.end_undoable()?;
         }
-        match audit::append(&logs, &batch.drafts) {
+        match audit::append(&logs, &batch.attested(self.active.name(), from)) {
             Ok(audited) => {
                 let (seq, head) = batch.chain.as_ref().map_or((0, ""), |it| (it.seq, it.head.as_str()));
                 self.active.move_mark(audited, seq, head)

@@ -25,6 +25,8 @@ fn an_accepted_milestone_is_in_the_feed_with_its_receipt() {
     );
     assert_eq!(folder.verify_chain("receive/feed.jsonl"), 1);
     let audit = &folder.lines("audit.jsonl")[0];
+    let stored = std::fs::read(folder.file("receive/feed.jsonl")).unwrap();
+    let fingerprint = milepost::journal::fingerprint(stored.trim_ascii_end());
     assert_eq!(
         (&audit["tool"], &audit["action"], &audit["outcome"], &audit["scope"], &audit["detail"]),
         (
@@ -32,7 +34,7 @@ fn an_accepted_milestone_is_in_the_feed_with_its_receipt() {
             &json!("receive"),
             &json!("appended"),
             &json!("runtime"),
-            &json!({ "journal": "receive/feed", "offset": 0, "seq": 1 })
+            &json!({ "journal": "receive/feed", "offset": 0, "seq": 1, "fingerprint": fingerprint })
         )
     );
 }

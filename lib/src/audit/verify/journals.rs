@@ -6,7 +6,8 @@
 //! # Invariants
 //! - Lines behind what a journal's mark covered when it was measured are not looked at, only that they are there.
 //! - A journal that is a chain of its own (`receive/…`) is verified as one.
-//! - A line is compared by its place and its key; what else it says the audit does not know. The receiver's
+//! - A line is compared by its place and its key; what else it says is for `conservation`
+//!   to compare. The receiver's
 //!   journals are chains, and theirs is checked whole.
 //! - A folder without locks is a copy of an audit; there nothing is compared.
 
@@ -124,21 +125,17 @@ impl<'v> Journals<'v> {
 
     fn follow(&mut self, name: &str) -> Result<()> {
         let journal = JournalName::internal(name);
-        let extent = journal::extent(self.logs, &journal)?;
-        let mut reader = Reader::open_at(self.logs, &journal, extent.first)?;
-        reader.read_until(extent.believed);
+        let reach = journal::reach(self.logs, &journal)?;
+        let mut reader = Reader::open_at(self.logs, &journal, reach.first)?;
+        reader.read_until(reach.believed);
         let followed = Followed {
             reader,
-            limit: extent.believed,
+            limit: reach.believed,
             records: 0,
             ahead: None,
             untold: None,
             chain: name.starts_with("receive/").then(|| {
-                if extent.first == 0 {
-                    Chain::default()
-                } else {
-                    Chain { seq: u64::MAX, head: String::new() }
-                }
+                if reach.first == 0 { Chain::default() } else { Chain { seq: u64::MAX, head: String::new() } }
             }),
             recent: VecDeque::new(),
             has_failed: false,
@@ -209,7 +206,7 @@ impl<'v> Journals<'v> {
             }
             if let Some(ahead) = followed.ahead {
                 // Measured again: its writer audits what it has written, so by now it is there.
-                let written = journal::extent(self.logs, &followed.name)?.written;
+                let written = journal::reach(self.logs, &followed.name)?.written;
                 if written <= ahead {
                     let what = format!(
                         "the audit tells of a record at offset {ahead}, but the journal ends at {written}: a tail was cut off"

@@ -6,9 +6,9 @@
 //!
 //! Not here: which item is sent (`next`), how events become durable (`store`).
 
-use super::{CLOCK_DIFFERENCE_MAX, Engine, Job, OWN_FAULT_TRIES, Origin, Outgoing, World};
+use super::{CLOCK_DIFFERENCE_MAX, Engine, Job, OWN_FAULT_TRIES, Origin, World};
 use crate::{
-    Result, Timestamp,
+    Error, Kind, Result, Timestamp,
     audit::Outcome,
     delivery::{
         Level, Retry, backoff,
@@ -17,14 +17,16 @@ use crate::{
         item::Item,
         lanes::LaneName,
         state::attempt_of,
-        verdict::{self, Attempted, Fault, Judgement, Verdict},
+        verdict::{Fault, Judgement, Verdict},
+        wire::Judged,
     },
-    envelope::DeadLetter,
-    identity, text,
+    envelope::{DeadLetter, EventEnvelope},
+    text,
 };
 
 impl Engine {
-    pub(super) fn deliver(&mut self, job: &Job, world: &mut impl World) -> Result<()> {
+    /// Before the first request: nothing is sent that could not be audited.
+    pub(super) fn check_room(&mut self) -> Result<()> {
         if !self.has_room {
             self.store.check_room()?;
             // A disk that takes no state takes no audit either; better to know before than after.
@@ -32,30 +34,96 @@ impl Engine {
             self.store.commit(&mut self.state)?;
             self.has_room = true;
         }
-        let item = &job.item;
-        let webhook_id = identity::webhook_id(&identity::trace_id(item.key()));
-        let outgoing = Outgoing { route: item.route, webhook_id: &webhook_id, body: &item.body() };
-        let attempted = world.post(&outgoing);
-        let now = world.now();
-        self.follow_clock(now);
-        self.compare_clocks(&attempted, now, world);
-        let judged = verdict::judge(&attempted, &item.id, self.settings.ack, now);
-        match &judged.verdict {
-            Verdict::Acknowledged { duplicate, .. } => {
-                self.acknowledged(job, &judged, *duplicate, now, world);
-            }
-            Verdict::Failed(fault) => self.failed(job, &judged, *fault, now, world),
-            // Only a ping is answered so, and no item is one.
-            Verdict::Pong => self.failed(job, &judged, Fault::Configuration, now, world),
-        }
-        if judged.is_gone {
-            let mut breaker = self.state.breaker.clone();
-            let reason = format!("the endpoint wants no more deliveries ({})", said(&judged));
-            breaker.hold(Cause::Gone, &reason, now);
-            self.move_breaker(breaker, now);
-            world.say(Level::Error, &format!("{reason}; all is held until --release"));
-        }
         Ok(())
+    }
+
+    /// These were taken back before they were sent.
+    pub(super) fn unsent(&mut self, jobs: &[Job]) {
+        for job in jobs {
+            match &job.origin {
+                Origin::Window(number) => self.window.unsend(*number),
+                // It was found, but stays where it is: what finds it again must begin anew.
+                Origin::Lane(_) | Origin::Beyond => self.sweep = None,
+            }
+        }
+    }
+
+    /// What came of an attempt.
+    pub(super) fn judged(&mut self, jobs: &[Job], judged: Judged, world: &mut impl World) -> Result<()> {
+        let now = judged.at;
+        self.compare_clocks(judged.date.as_deref(), now, world);
+        let is_well = judged.is_all_well();
+        let judgements = match judged.items {
+            Ok(it) => it,
+            Err(whole) => {
+                self.batch_failed(jobs, &whole, now, world);
+                return Ok(());
+            }
+        };
+        for (job, judgement) in jobs.iter().zip(&judgements) {
+            match &judgement.verdict {
+                Verdict::Acknowledged { duplicate, .. } => {
+                    self.acknowledged(job, judgement, *duplicate, now, world);
+                }
+                Verdict::Failed(fault) => self.failed(job, judgement, *fault, now, world)?,
+                // Only a ping is answered so, and no item is one.
+                Verdict::Pong => self.failed(job, judgement, Fault::Configuration, now, world)?,
+            }
+            if let Origin::Lane(name) = &job.origin {
+                self.lane_moved(name);
+            }
+            if judgement.is_gone {
+                self.hold_as_gone(judgement, now, world);
+            }
+        }
+        if is_well {
+            self.pace.grow(jobs.len());
+            if let Some(first) = jobs.first() {
+                self.pace.announced(first.item.route, judged.batch);
+            }
+        }
+        self.pass_blocked();
+        Ok(())
+    }
+
+    /// Nothing is said of the items of a batch: they go singly for a while, and what comes of that is theirs.
+    fn batch_failed(&mut self, jobs: &[Job], whole: &Judgement, now: Timestamp, world: &mut impl World) {
+        self.unsent(jobs);
+        if let Some(first) = jobs.first() {
+            self.pace.batch_failed(first.item.route, now, whole.retry_after);
+        }
+        self.pace.halve();
+        let count = jobs.len();
+        let text = format!("a batch of {count} was not judged: {}; they go one by one", said(whole));
+        world.say(Level::Note, &text);
+        if whole.is_gone {
+            self.hold_as_gone(whole, now, world);
+        }
+    }
+
+    fn hold_as_gone(&mut self, judged: &Judgement, now: Timestamp, world: &mut impl World) {
+        // Several were under way.
+        if self.state.breaker.is_held() {
+            return;
+        }
+        let mut breaker = self.state.breaker.clone();
+        let reason = format!("the endpoint wants no more deliveries ({})", said(judged));
+        breaker.hold(Cause::Gone, &reason, now);
+        self.move_breaker(breaker, now);
+        world.say(Level::Error, &format!("{reason}; all is held until --release"));
+    }
+
+    /// Something happened to a lane: when it is gone, what was read beyond the mark goes on.
+    pub(super) fn lane_moved(&mut self, name: &LaneName) {
+        if self.state.retries.get(name).is_some() {
+            return;
+        }
+        // A lane from before another `--order` may hold several of the window's.
+        let is_ours = match name {
+            LaneName::Scope(scope) => self.lane_name(Some(scope), "") == *name,
+            LaneName::Item(_) => true,
+        };
+        if is_ours { self.window.wake(name) } else { self.window.wake_all() }
     }
 
     fn acknowledged(
@@ -70,6 +138,9 @@ impl Engine {
             Verdict::Acknowledged { receipt, .. } => receipt.clone(),
             _ => None,
         };
+        if let Origin::Window(number) = job.origin {
+            self.window.settle(number);
+        }
         let retry = self.retry_of(&job.item);
         let detail = Detail {
             receipt,
@@ -96,27 +167,31 @@ impl Engine {
         fault: Fault,
         now: Timestamp,
         world: &mut impl World,
-    ) {
+    ) -> Result<()> {
         let item = &job.item;
         let key = item.key();
-        let detail = Detail { fault: Some(fault), ..self.detail(job, judged, now) };
         if fault == Fault::Gone {
-            let detail = Detail { cursor: self.state.cursor.offset, ahead: false, ..detail };
+            self.unsent(std::slice::from_ref(job));
+            let detail = Detail { fault: Some(fault), ahead: false, ..self.detail(job, judged, now) };
             self.happened(job, Outcome::Retried, detail, None, now);
-            // It was found, but stays where it is: what finds it again must begin anew.
-            self.sweep = None;
-            return;
+            return Ok(());
         }
+        if let Origin::Window(number) = job.origin {
+            self.window.settle(number);
+        }
+        let detail = Detail { fault: Some(fault), ..self.detail(job, judged, now) };
         let cause = self.state.breaker.cause;
         if job.is_probe && (fault != Fault::Item || cause == Some(Cause::Items)) {
             self.probe_failed(job, judged, detail, now, world);
-            return;
+            return Ok(());
         }
         let before = self.retry_of(item);
         let tries = before.as_ref().map_or(0, |it| it.tries) + 1;
         let others_passed = before.as_ref().is_some_and(|it| self.state.acks() > it.acks_at_first);
         let own = before.as_ref().is_some_and(|it| it.is_own) || (tries >= OWN_FAULT_TRIES && others_passed);
-        let opens = if job.is_probe { None } else { self.state.breaker.would_open(fault, own) };
+        // Of several under way the first one opens it.
+        let may_open = !job.is_probe && !self.state.breaker.is_open() && !self.state.breaker.is_held();
+        let opens = self.state.breaker.would_open(fault, own).filter(|_| may_open);
         let is_rejected = fault == Fault::Item && opens.is_none();
         let counted = own || matches!(fault, Fault::Application | Fault::Item) && opens.is_none();
         let attempt = before.as_ref().map_or(0, |it| it.attempts) + u32::from(counted);
@@ -135,14 +210,15 @@ impl Engine {
                 format!("given up as too old after {attempt} attempts: {}", said(judged))
             };
             world.say(Level::Warning, &format!("{}: dead letter: {reason}", shown(key)));
+            let record = self.record(item)?;
             let endpoint = self.consumer.endpoint();
-            let dead = DeadLetter::new(item.envelope.clone(), endpoint, reason, attempts, now, item.offset);
+            let dead = DeadLetter::new(record, endpoint, reason, attempts, now, item.offset);
             self.happened(job, Outcome::DeadLettered, detail, Some(dead), now);
             self.counts.dead_lettered += 1;
             if job.is_probe {
                 self.close_breaker("the application judges again", now, world);
             }
-            return;
+            return Ok(());
         }
         let delay = schedule.delay(key, tries, judged.retry_after);
         let due = now.plus(delay);
@@ -161,7 +237,20 @@ impl Engine {
         self.happened(job, Outcome::Retried, detail, None, now);
         if let Some(cause) = opens {
             self.open_breaker(cause, judged, now, world);
+        } else if fault == Fault::Endpoint {
+            self.pace.halve();
         }
+        Ok(())
+    }
+
+    /// The record of an item, as it stands in the queue.
+    fn record(&self, item: &Item) -> Result<EventEnvelope> {
+        let line = self.queue.bytes(item.offset, item.end)?;
+        EventEnvelope::from_line(&line).map_err(|_| {
+            let place = format!("{} at offset {}", self.queue.name().file(), item.offset);
+            Error::new(Kind::BadData, place, "was a record and is none any more")
+                .cure("restore the file from a copy")
+        })
     }
 
     fn probe_failed(
@@ -200,6 +289,7 @@ impl Engine {
         breaker.open(cause, &reason, now, delay);
         let level = if cause == Cause::Endpoint { Level::Warning } else { Level::Error };
         world.say(level, &format!("{reason}; items wait, the first probe is at {}", now.plus(delay)));
+        self.pace.restart();
         self.move_breaker(breaker, now);
     }
 
@@ -221,9 +311,9 @@ impl Engine {
         self.push(event, None, now);
     }
 
-    /// The event's detail as far as every outcome has it: the mark goes on if the item stood at it.
-    fn detail(&self, job: &Job, judged: &Judgement, now: Timestamp) -> Detail {
-        let cursor = if job.origin == Origin::Mark { job.item.end } else { self.state.cursor.offset };
+    /// The event's detail as far as every outcome has it: the mark goes on over what is settled in the window.
+    fn detail(&mut self, job: &Job, judged: &Judgement, now: Timestamp) -> Detail {
+        let cursor = self.window.pass_settled(self.state.cursor.offset);
         Detail {
             queue: self.queue.name().as_str().to_owned(),
             endpoint: self.consumer.endpoint().to_owned(),
@@ -247,6 +337,9 @@ impl Engine {
         dead: Option<DeadLetter>,
         now: Timestamp,
     ) {
+        if job.origin == Origin::Beyond && detail.ahead && outcome != Outcome::Retried {
+            self.unread.was_read(job.item.offset);
+        }
         let event = Event::Item {
             outcome,
             key: Some(job.item.key().to_owned()),
@@ -266,9 +359,8 @@ impl Engine {
         self.state.retry_of(item.scope.as_deref(), item.key(), item.offset).cloned()
     }
 
-    fn compare_clocks(&mut self, attempted: &Attempted, now: Timestamp, world: &mut impl World) {
-        let Attempted::Answered(answer) = attempted else { return };
-        let Some(theirs) = answer.date.as_deref().and_then(backoff::http_date) else { return };
+    fn compare_clocks(&mut self, date: Option<&str>, now: Timestamp, world: &mut impl World) {
+        let Some(theirs) = date.and_then(backoff::http_date) else { return };
         let difference = now.since(theirs).max(theirs.since(now));
         if difference > CLOCK_DIFFERENCE_MAX && !self.has_said_clock {
             self.has_said_clock = true;

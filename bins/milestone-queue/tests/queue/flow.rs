@@ -1,57 +1,16 @@
-//! milestone-queue as a process: journals in, queue out, once.
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+//! The flow: journals in, queue out, once.
 #![expect(clippy::disallowed_methods, reason = "a test damages files itself")]
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{BufRead, BufReader, Write},
+    fs,
+    io::{BufRead, BufReader},
     process::Command,
 };
 
 use milepost_testing::{Run, Scratch, milestone};
 use serde_json::{Value, json};
 
-const TOOL: &str = "milestone-queue";
-const QUEUE: &str = "milestone-delivery-queue";
-
-/// Emits by the library, since a test of this crate has only its own program.
-fn emit(scratch: &Scratch, ids: impl IntoIterator<Item = String>) {
-    use milepost::{
-        emit::{Emitter, Offer},
-        event::{Defaults, MilestoneEvent},
-        logs::Logs,
-    };
-    let logs = Logs::open(Some(&scratch.log("")), "test").unwrap();
-    let offers: Vec<Offer> = ids
-        .into_iter()
-        .map(|id| {
-            let (event, left_out) = MilestoneEvent::from_value(milestone(&id), &Defaults::JSON).unwrap();
-            Offer::Event { place: id, event, left_out }
-        })
-        .collect();
-    Emitter::new(&logs).commit(&offers).unwrap();
-}
-
-fn ids(numbers: std::ops::Range<u32>) -> impl Iterator<Item = String> {
-    numbers.map(|it| format!("m{it}"))
-}
-
-fn append(scratch: &Scratch, file: &str, bytes: &[u8]) {
-    OpenOptions::new().append(true).open(scratch.log(file)).unwrap().write_all(bytes).unwrap();
-}
-
-fn keys(scratch: &Scratch) -> Vec<String> {
-    scratch.records(QUEUE).iter().map(|it| it["idempotency_key"].as_str().unwrap().to_owned()).collect()
-}
-
-fn outcomes(scratch: &Scratch, action: &str) -> Vec<Value> {
-    scratch
-        .records("audit")
-        .iter()
-        .filter(|it| it["action"] == action)
-        .map(|it| it["outcome"].clone())
-        .collect()
-}
+use crate::bench::{QUEUE, TOOL, append, emit, emit_rotating, ids, keys, outcomes};
 
 #[test]
 fn every_event_gets_one_envelope_however_often_it_runs() {
@@ -147,7 +106,11 @@ fn a_truncated_source_stops_it_until_it_is_told_where_to_go_on() {
     scratch.run(TOOL, &["--resync", "start"]).exits(0);
     emit(&scratch, ids(3..5));
     assert_eq!(scratch.run(TOOL, &[]).exits(0).all("queued"), [2]);
-    assert_eq!(outcomes(&scratch, "resync"), ["done"]);
+    assert_eq!(
+        outcomes(&scratch, "resync"),
+        ["done", "done"],
+        "the source as it is, and where the queue goes on"
+    );
 }
 
 #[test]
@@ -219,18 +182,6 @@ fn the_queue_follows_its_source_through_rotations() {
     assert_eq!(keys(&scratch), (0..60).map(|it| format!("milestone:m{it}")).collect::<Vec<_>>());
 }
 
-fn emit_rotating(scratch: &Scratch, number: u32) {
-    use milepost::{
-        emit::{Emitter, Offer},
-        event::{Defaults, MilestoneEvent},
-        logs::Logs,
-    };
-    let logs = Logs::open(Some(&scratch.log("")), "test").unwrap().rotate_at(3000);
-    let (event, left_out) =
-        MilestoneEvent::from_value(milestone(&format!("m{number}")), &Defaults::JSON).unwrap();
-    Emitter::new(&logs).commit(&[Offer::Event { place: String::new(), event, left_out }]).unwrap();
-}
-
 #[test]
 fn a_second_instance_says_so_and_leaves() {
     let scratch = Scratch::new();
@@ -264,61 +215,6 @@ fn many_at_once_enqueue_each_event_once() {
 }
 
 #[test]
-fn dead_letters_are_put_back_each_once() {
-    let scratch = Scratch::new();
-    emit(&scratch, ids(0..4));
-    scratch.run(TOOL, &[]).exits(0);
-    bury(&scratch);
-    assert_eq!(scratch.run(TOOL, &["--redrive", "milestone:m1"]).exits(0).all("queued"), [1]);
-    assert_eq!(scratch.run(TOOL, &["--redrive", "m1"]).exits(0).all("queued"), [0]);
-    let dead = fs::read_to_string(scratch.log("milestone-delivery-deadletter.jsonl")).unwrap();
-    let letter: Value = serde_json::from_str(dead.lines().nth(2).unwrap()).unwrap();
-    let pretty = serde_json::to_vec_pretty(&letter).unwrap();
-    assert_eq!(scratch.feed(TOOL, &["--redrive", "-"], &pretty).exits(0).all("queued"), [1]);
-    assert_eq!(scratch.run(TOOL, &["--redrive-all"]).exits(0).all("queued"), [2]);
-    assert_eq!(scratch.run(TOOL, &["--redrive-all"]).exits(0).all("queued"), [0]);
-    let records = scratch.records(QUEUE);
-    assert_eq!(records.len(), 8);
-    for again in &records[4..] {
-        let first = records.iter().find(|it| it["idempotency_key"] == again["idempotency_key"]).unwrap();
-        assert_eq!(again["timestamp"], first["timestamp"], "every attempt of a key has the same body");
-        assert_eq!(again["payload"], first["payload"]);
-        assert_eq!(again["endpoint"], "");
-        assert_eq!(again["resume"], records[3]["resume"]);
-    }
-    assert_eq!(outcomes(&scratch, "redrive"), ["queued"; 4]);
-    emit(&scratch, ids(4..5));
-    assert_eq!(scratch.run(TOOL, &[]).exits(0).all("queued"), [1], "the source goes on where it was");
-    let missing = scratch.run(TOOL, &["--redrive", "milestone:nobody"]).exits(2);
-    assert!(missing.stderr.contains("milestone:nobody"), "{}", missing.stderr);
-    scratch.feed(TOOL, &["--redrive", "-"], b"{\"a\":1}").exits(65);
-}
-
-/// Makes every queue record a dead letter, as the deliverer would.
-fn bury(scratch: &Scratch) {
-    use milepost::{
-        clock,
-        envelope::{DeadLetter, EventEnvelope},
-        journal::{Batch, Item, JournalName, Position},
-        logs::Logs,
-        queue, redrive,
-    };
-    let logs = Logs::open(Some(&scratch.log("")), "test").unwrap();
-    let queue = queue::open(&logs, JournalName::from_queue_file("milestone-delivery-queue.jsonl").unwrap());
-    let mut reader = queue.read_from(&Position::default()).unwrap();
-    let mut batch = Batch::default();
-    while let Some(Item::Line { offset, text, .. }) = reader.next_item().unwrap() {
-        let record = EventEnvelope::from_line(text).unwrap();
-        let mut line = Vec::new();
-        DeadLetter::new(record, "", "refused".into(), vec![], clock::now(), offset)
-            .write_line(&mut line)
-            .unwrap();
-        batch.push(&line);
-    }
-    redrive::dead_letters(&logs, queue.name(), "").write().unwrap().append(&batch).unwrap();
-}
-
-#[test]
 fn names_and_options_are_checked() {
     let scratch = Scratch::new();
     for args in [
@@ -326,9 +222,6 @@ fn names_and_options_are_checked() {
         &["--queue", "../x-queue.jsonl"],
         &["--source", "a/b.jsonl"],
         &["--source", "milestones.00000000000000000000.jsonl"],
-        &["--redrive", "a", "--watch"],
-        &["--redrive-all", "--redrive", "a"],
-        &["--endpoint", "b"],
         &["--qeue", "x"],
         &["extra"],
     ] {

@@ -1,0 +1,139 @@
+//! One request and what came of it, between the engine, which says what is sent and what follows, and the
+//! wire, which knows neither.
+//!
+//! # Invariants
+//! - An answer to a batch judges its items only when it is the contract's own and names each of them in order;
+//!   every other one judges none.
+//! - A request that was handed over comes back exactly once: judged, or unsent.
+//!
+//! Not here: what an answer means (`verdict`), the threads (`couriers`), signing and HTTP (the tool).
+
+use std::sync::Arc;
+
+use super::{
+    item::Route,
+    verdict::{self, AckMode, Attempted, Fault, Judgement, Verdict},
+};
+use crate::{
+    Timestamp,
+    ingest::{self, Status, batch::BatchAnswer},
+};
+
+/// An item as a request names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// The idempotency key.
+    pub key: String,
+    /// What the receiver calls it: the milestone's id, or the event's.
+    pub id: String,
+}
+
+/// One request to be made.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Names it while it is on its way.
+    pub ticket: u64,
+    /// Which door it goes to.
+    pub route: Route,
+    /// The items in it.
+    pub items: Vec<Sent>,
+    /// Whether it goes to the door for batches.
+    pub is_batch: bool,
+    /// The message's id in Standard Webhooks, without a full stop.
+    pub webhook_id: String,
+    /// The bytes to be signed and sent.
+    pub body: Arc<Vec<u8>>,
+}
+
+/// What came of a request.
+#[derive(Clone, Debug)]
+pub struct Returned {
+    /// Which one it was.
+    pub ticket: u64,
+    /// What came of it.
+    pub fate: Fate,
+}
+
+/// See [`Returned::fate`].
+#[derive(Clone, Debug)]
+pub enum Fate {
+    /// It was taken back before it was sent.
+    Unsent,
+    /// An attempt was made.
+    Judged(Box<Judged>),
+}
+
+/// What one attempt came to.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// When it ended.
+    pub at: Timestamp,
+    /// What is said of each item; or of the whole request, when it is a batch and nothing is said of its items.
+    pub items: Result<Vec<Judgement>, Judgement>,
+    /// The header `Date`.
+    pub date: Option<String>,
+    /// How many items a batch may have, if the receiver takes batches at this door.
+    pub batch: Option<usize>,
+}
+
+impl Judged {
+    /// Whether every item was acknowledged, and more of them are welcome.
+    pub fn is_all_well(&self) -> bool {
+        self.items.as_ref().is_ok_and(|items| {
+            items.iter().all(|it| matches!(it.verdict, Verdict::Acknowledged { .. }) && !it.is_gone)
+        })
+    }
+}
+
+impl Outgoing {
+    /// Judges what the attempt that ended `now` came to.
+    pub fn judge(&self, attempted: &Attempted, mode: AckMode, now: Timestamp) -> Judged {
+        let answer = match attempted {
+            Attempted::Answered(answer) => Some(answer),
+            _ => None,
+        };
+        let id = self.items.first().map_or("", |it| it.id.as_str());
+        // Of a batch no item has this id, so the whole is never taken for an acknowledgement of one.
+        let whole = verdict::judge(attempted, if self.is_batch { "" } else { id }, mode, now);
+        let items = if self.is_batch {
+            match answer.filter(|it| (200..300).contains(&it.status)) {
+                Some(it) => self.results(&it.body, &whole).ok_or(whole),
+                None => Err(whole),
+            }
+        } else {
+            Ok(vec![whole])
+        };
+        Judged {
+            at: now,
+            items,
+            date: answer.and_then(|it| it.date.clone()),
+            batch: answer.and_then(|it| it.batch.as_deref()).and_then(ingest::batch::items_max),
+        }
+    }
+
+    fn results(&self, body: &[u8], whole: &Judgement) -> Option<Vec<Judgement>> {
+        let keys: Vec<&str> = self.items.iter().map(|it| it.key.as_str()).collect();
+        let answer = BatchAnswer::parse(body, &keys)?;
+        let mut judgements = Vec::with_capacity(keys.len());
+        for (sent, result) in self.items.iter().zip(answer.results) {
+            let is_about = result.is_about(&sent.id);
+            let (verdict, reason) = match result.status {
+                Status::Accepted if is_about => {
+                    (Verdict::Acknowledged { duplicate: false, receipt: result.receipt }, "accepted")
+                }
+                Status::Duplicate if is_about => {
+                    (Verdict::Acknowledged { duplicate: true, receipt: result.receipt }, "duplicate")
+                }
+                Status::Rejected => (Verdict::Failed(Fault::Item), "rejected"),
+                _ => return None,
+            };
+            let answer = verdict::shortened(&result.reason.unwrap_or_default());
+            judgements.push(Judgement { verdict, reason, answer, is_gone: false, ..whole.clone() });
+        }
+        // That no more are wanted is said once.
+        if let Some(last) = judgements.last_mut() {
+            last.is_gone = whole.is_gone;
+        }
+        Some(judgements)
+    }
+}
