@@ -8,7 +8,12 @@
 //! - `detail` names the journal and the offsets that a record tells of, so that settling can find out which
 //!   records beyond a mark were audited.
 //!
+//! Parts: `line` (a record as it lies there), `verify` (does all of it agree?), `seal` (keyed hashes over the head).
 //! Not here: reading for people (`audit-tail`).
+
+pub mod line;
+pub mod seal;
+pub mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +35,9 @@ macro_rules! words {
         pub enum $name { $($(#[$variant_doc])* $variant),+ }
 
         impl $name {
+            /// All words.
+            pub const WORDS: &[&str] = &[$($word),+];
+
             /// The word in the record.
             pub fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $word),+ }

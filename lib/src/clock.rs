@@ -35,6 +35,9 @@ pub fn now() -> Timestamp {
 }
 
 impl Timestamp {
+    /// The last instant: the end of the year 9999.
+    pub const MAX: Timestamp = Timestamp(*MILLIS_RANGE.end());
+
     /// The instant `millis` after 1970, held within the years 0000 to 9999.
     pub fn from_millis(millis: i64) -> Timestamp {
         Timestamp(millis.clamp(*MILLIS_RANGE.start(), *MILLIS_RANGE.end()))

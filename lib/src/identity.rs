@@ -26,6 +26,11 @@ pub fn reminder_key(scope: &str, task_id: &str, time_bucket: &str) -> String {
     format!("rem:{scope}:{task_id}:{time_bucket}")
 }
 
+/// What a task is audited under. No event has this key.
+pub fn task_key(scope: &str, task_id: &str) -> String {
+    format!("task:{scope}:{task_id}")
+}
+
 /// The trace of the event with this key: 32 lower-case hex digits.
 pub fn trace_id(idempotency_key: &str) -> String {
     half_hash(&[idempotency_key])

@@ -33,8 +33,8 @@ pub use extent::{Extent, Segment, open_segment};
 pub use name::JournalName;
 pub use position::{Position, Resync, fingerprint};
 pub use quarantine::keep as keep_in_quarantine;
-pub(crate) use reader::line_before;
 pub use reader::{Item, LINE_BYTES_MAX, Lines, Reader};
+pub(crate) use reader::{line_before, place, reach};
 pub use scan::{Found, Whole, lines_from, scan};
 pub use writer::{Batch, Described, Journal, Writer};
 

@@ -32,8 +32,10 @@ pub mod emit;
 pub mod enqueue;
 pub mod queue;
 pub mod redrive;
+pub mod reminder;
 mod requeue;
 pub mod resend;
+pub mod task;
 
 pub mod delivery;
 pub mod ingest;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use milepost_testing::{Run, Scratch, milestone};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A real fleet's first milestones.
 const MILESTONES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/milestones.jsonl");
@@ -196,4 +196,49 @@ fn a_wrong_secret_publishes_nothing_and_loses_nothing() {
     pipeline.deliver(&["--release"]).exits(0);
     pipeline.deliver(&["--drain"]).exits(0);
     assert_eq!(pipeline.receiver.stored().len(), 8);
+}
+
+#[test]
+fn an_overdue_task_becomes_a_reminder_that_is_received_once() {
+    let pipeline = Pipeline::start();
+    let task = |id: &str, scope: &str, status: &str| {
+        let due = "2026-03-01T09:00:00+01:00";
+        json!({ "task_id": id, "scope": scope, "title": "Pay.", "due_at": due, "status": status }).to_string()
+    };
+    let tasks = [
+        task("pay", "chat:42", "open"),
+        task("pay", "user:7", "open"),
+        task("call", "user:7", "open"),
+        task("call", "user:7", "done"),
+    ];
+    pipeline.sender.feed("task-emit", &["-q"], tasks.join("\n").as_bytes()).exits(0);
+    let queue = ["--queue", "reminder-delivery-queue.jsonl"];
+    for round in 0..3 {
+        let now = ["--now", if round < 2 { "2026-03-01T08:30:00Z" } else { "2026-03-01T09:30:00Z" }];
+        pipeline.sender.run("reminder-scan", &now).exits(0);
+        pipeline
+            .sender
+            .run("milestone-queue", &[&["--source", "reminders.jsonl"], &queue[..]].concat())
+            .exits(0);
+        let delivered = pipeline.deliver(&[&["--drain"], &queue[..]].concat()).exits(0);
+        assert_eq!(delivered.all("delivered"), [if round == 1 { 0 } else { 2 }], "{}", delivered.stdout);
+    }
+    let received = pipeline.receiver.scratch.records("receive/events");
+    let keys: Vec<_> = received.iter().map(|it| it["idempotencyKey"].as_str().unwrap()).collect();
+    assert_eq!(
+        keys,
+        [
+            "rem:chat:42:pay:2026-03-01T08:00Z",
+            "rem:user:7:pay:2026-03-01T08:00Z",
+            "rem:chat:42:pay:2026-03-01T09:00Z",
+            "rem:user:7:pay:2026-03-01T09:00Z",
+        ]
+    );
+    let reminders = pipeline.sender.records("reminders");
+    for (line, reminder) in received.iter().zip(&reminders) {
+        assert_eq!(line["envelope"], *reminder);
+    }
+    // Nothing of it is shown to anybody.
+    assert_eq!(pipeline.receiver.get("/api/milestones/latest")["items"], json!([]));
+    assert!(pipeline.receiver.stored().is_empty());
 }

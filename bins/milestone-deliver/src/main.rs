@@ -27,6 +27,7 @@ use std::{
 use args::Args;
 use milepost::{
     Error, Kind, Result, Timestamp,
+    audit::seal::Sealing,
     cli::{self, Output, Verdict},
     clock,
     delivery::{
@@ -79,6 +80,8 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     if args.ping {
         return Ok(ping(&args, &url, &mut outside));
     }
+    let messages = outside.out.messages();
+    let _sealing = if args.watch { Sealing::start(&logs, move |it| messages.warn(it))? } else { None };
     let (order, concurrency) = (args.order.0, args.concurrency);
     let settings = Settings { url, schedule: args.schedule(), order, concurrency };
     deliver(&args, &consumer, &settings, &mut outside)

@@ -51,6 +51,7 @@ use std::{
 
 use milepost::{
     Error, Kind, Result,
+    audit::seal::Sealing,
     cli::{self, Output, Verdict},
     clock,
     lock::Lock,
@@ -128,6 +129,10 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     let dead_letters = Arc::new(DeadLetters::default());
     let (store, Running { thread, ended }) =
         Store::open(&logs, &feed, &dead_letters, &metrics, out.messages())?;
+
+    let messages = out.messages();
+    // Dropped last: the audit is sealed behind all that this service did.
+    let _sealing = Sealing::start(&logs, move |it| messages.warn(it))?;
 
     let (stopper, stop) = watch::channel(false);
     let app = App {

@@ -117,6 +117,11 @@ impl Reader {
         self.end
     }
 
+    /// Reads up to `end` from now on, whatever the mark says: for those who judge for themselves what lies there.
+    pub(crate) fn read_until(&mut self, end: u64) {
+        self.end = end;
+    }
+
     /// Goes on at another offset, which must be the start of a line.
     pub fn seek(&mut self, offset: u64) {
         self.at = offset;
@@ -305,6 +310,65 @@ pub(super) fn bytes(logs: &Logs, name: &JournalName, from: u64, to: u64) -> Resu
     segments.bytes(from, to)
 }
 
+/// Where a line stands for people: the file that holds `offset`, relative to the logs folder, and the number of the
+/// line in it.
+pub(crate) fn place(logs: &Logs, name: &JournalName, offset: u64) -> Result<(String, u64)> {
+    let mut segments = Segments::new(logs, name);
+    segments.refresh()?;
+    let segment = segments.open(offset)?;
+    let file = if segment.end.is_some() { name.sealed(segment.base) } else { name.file() };
+    let (mut at, mut line) = (segment.base, 1);
+    let mut chunk = vec![0; CHUNK_BYTES];
+    while at < offset {
+        let room = usize::try_from(offset - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+        let read = read_at(&segment.file, &mut chunk[..room], at - segment.base)
+            .map_err(|it| Error::io("cannot read", &segments.active_path(), it))?;
+        if read == 0 {
+            break;
+        }
+        line += memchr::memchr_iter(b'\n', &chunk[..read]).count() as u64;
+        at += read as u64;
+    }
+    Ok((file, line))
+}
+
+/// How far a journal goes, in logical offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reach {
+    /// The first byte that is still there.
+    pub first: u64,
+    /// Up to here it is believed: by its mark or, where there is none, all that is there.
+    pub believed: u64,
+    /// Up to here there are bytes. Those behind `believed` belong to a writer that is at work or has died.
+    pub written: u64,
+}
+
+/// How far a journal goes, without any lock.
+pub(crate) fn reach(logs: &Logs, name: &JournalName) -> Result<Reach> {
+    let mut segments = Segments::new(logs, name);
+    let path = segments.active_path();
+    segments.refresh()?;
+    let written = loop {
+        let mark = segments.mark.clone();
+        let written = match fs::metadata(&path) {
+            Ok(it) => mark.base + it.len(),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => mark.base,
+            Err(cause) => return Err(Error::io("cannot look at the journal", &path, cause)),
+        };
+        segments.refresh()?;
+        // After a rotation in between the length is another file's.
+        if segments.mark.base == mark.base {
+            break written;
+        }
+    };
+    let base = segments.mark.base;
+    let first = segments.sealed_bases()?.into_iter().min().unwrap_or(base).min(base);
+    // One from before a rotation is a mark too: what it does not cover, its writer is about to.
+    let has_mark = segments.lock.as_ref().is_some_and(|it| Mark::read(it).is_ok_and(|it| it.is_some()));
+    let believed = if has_mark { segments.mark.end() } else { written };
+    Ok(Reach { first, believed, written })
+}
+
 /// Whether a writer died here: the active segment has bytes beyond its mark.
 pub(super) fn is_unsettled(logs: &Logs, name: &JournalName) -> Result<bool> {
     let mut segments = Segments::new(logs, name);
@@ -441,22 +505,26 @@ impl Segments {
 
     /// The base of the last sealed segment that begins at or before `offset`.
     fn last_sealed(&self, offset: u64) -> Result<Option<u64>> {
+        Ok(self.sealed_bases()?.into_iter().filter(|it| *it <= offset).max())
+    }
+
+    /// The bases of all sealed segments.
+    fn sealed_bases(&self) -> Result<Vec<u64>> {
         let path = self.active_path();
         let dir = path.parent().unwrap_or(self.logs.dir());
         let failed = |it| Error::io("cannot list the folder", dir, it);
-        let mut last = None;
+        let mut bases = Vec::new();
         match fs::read_dir(dir) {
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
             Err(cause) => return Err(failed(cause)),
             Ok(entries) => {
                 for entry in entries {
                     let file = entry.map_err(failed)?.file_name();
-                    let base = file.to_str().and_then(|it| self.name.base_of(it)).filter(|it| *it <= offset);
-                    last = last.max(base);
+                    bases.extend(file.to_str().and_then(|it| self.name.base_of(it)));
                 }
             }
         }
-        Ok(last)
+        Ok(bases)
     }
 
     /// The bytes between two offsets of one segment.
