@@ -169,7 +169,8 @@ fn drive_everything() -> (Side, Side) {
     sender.append("audit-of-other.txt", &fs::read_to_string(other.scratch.log("audit.jsonl")).unwrap());
 
     // A line of the queue that is damaged; an endpoint that is away; the operator's commands.
-    let ids = ["c", "d", "e", "f", "g", "h", "queue-damage"];
+    // Not the last one: that says where the queue goes on.
+    let ids = ["c", "d", "e", "f", "g", "queue-damage", "h"];
     for it in ids {
         sender.emit(&in_scope(it, it));
     }
