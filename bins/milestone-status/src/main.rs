@@ -12,6 +12,7 @@ mod config;
 mod errors;
 mod explain;
 mod look;
+mod quarantine;
 mod show;
 
 use std::{
