@@ -66,9 +66,12 @@ impl Said<'_> {
         if is_whole && self.fingerprint.is_none_or(|it| it == actual) {
             return (None, position);
         }
-        let to = self.to.map_or(String::new(), |to| format!(" up to {to}"));
-        let what = format!("the record{to} is not what the audit (offset {}) tells of", self.at);
-        let finding = Finding::at(FindingKind::RecordChanged, &book.name, self.from, what);
+        let (record, id) = match self.to {
+            Some(to) => (format!("one of the records up to offset {to}"), Some("")),
+            None => ("the record".to_owned(), self.id),
+        };
+        let what = format!("{record} is not what the audit (offset {}) tells of", self.at);
+        let finding = Finding::at(FindingKind::RecordChanged, &book.name, self.from, what).about(id);
         (Some(finding), position)
     }
 
