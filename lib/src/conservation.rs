@@ -3,10 +3,13 @@
 //! ```text
 //! state files, then the extents of dead letters … queues … sources, last the audit     (`inventory`, `journal::Extent`)
 //!      │
-//!      ├── book    each journal's records: place, key, content, line, as hashes
-//!      ├── walk    the audit: its chain, what it tells of, what it settles
-//!      ├── flow    source against queue, settled against pending, state files; the sums
-//!      └── feed    receipts against the receiver's journals, where they are here
+//!      ├── book     each journal's records: place, key, content, line, as hashes  (`scan`, `parse`, `links`)
+//!      ├── walk     the audit: its chain, what it tells of (`told`), what it settles
+//!      ├── letters  dead letters against the queue
+//!      ├── feed     receipts against the receiver's journals, where they are here
+//!      ├── flow     source against queue
+//!      ├── states   what the state files claim
+//!      └── balance  the sums, and what is in none of them
 //! ```
 //!
 //! # Invariants
@@ -14,7 +17,7 @@
 //! - What is below the marks never changes, so a look is consistent when whoever *tells* is looked at after what it
 //!   tells of, and whoever *consumes* before. What seems broken all the same is looked at once more, and is told
 //!   only if it is found again.
-//! - Every line of every journal is read, and about 50 bytes of it are kept: time and memory follow history.
+//! - Every line of every journal is read, and about 70 bytes of it are kept: time and memory follow history.
 //! - Trimmed segments (`.keys` files stand for them) are gone by right. Nothing else is: a journal that begins later
 //!   without them, and an audit that does, has lost its beginning.
 //!
@@ -23,11 +26,17 @@
 //!
 //! Not here: how it is shown (`milestone-status`).
 
+mod balance;
 mod book;
 mod feed;
 mod finding;
 mod flow;
+mod letters;
+mod links;
+mod parse;
 mod scan;
+mod states;
+mod told;
 mod walk;
 
 use std::{
@@ -37,15 +46,15 @@ use std::{
 
 use serde::Serialize;
 
+pub use self::{
+    balance::{Balance, QueueBalance},
+    finding::{Finding, FindingKind},
+};
 use self::{
     book::{Book, Contents},
     finding::Findings,
     flow::{Endpoint, Flow},
     walk::Walk,
-};
-pub use self::{
-    finding::{Finding, FindingKind},
-    flow::{Balance, QueueBalance},
 };
 use crate::{
     Error, Kind, Result,
@@ -151,10 +160,10 @@ fn look(logs: &Logs) -> Result<(Report, Findings)> {
     let mut walk = Walk::new(logs, &mut books, &mut flows, &mut findings);
     let audited = walk.audit(&audit)?;
     walk.look_beyond()?;
-    walk.check_told();
-    walk.check_letters();
     let received = std::mem::take(&mut walk.received);
 
+    told::check_told(&books, &mut findings);
+    letters::check_letters(&books, &flows, &mut findings);
     check_audit_end(&books, audit.physical_end(), &mut findings);
     feed::check(logs, &books, &flows, received, &mut findings)?;
     let mut queues = Vec::new();

@@ -18,6 +18,7 @@
 //! Not here: how it is shown (`milestone-status`), whether anything is wrong (`conservation`).
 
 mod outlook;
+mod step;
 mod trace;
 
 use serde::Serialize;

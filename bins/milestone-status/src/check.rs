@@ -12,13 +12,14 @@ use milepost::{
     text::{for_people, quoted},
 };
 
-use crate::show::table;
+use crate::show::{BAD, GOOD, MAY_PASS, Paint, table};
 
 /// The whole report.
-pub fn text(report: &Report) -> String {
+pub fn text(report: &Report, colours: bool) -> String {
+    let paint = Paint(colours);
     let word = match report.status {
-        Status::Holds => "holds",
-        Status::Broken => "broken",
+        Status::Holds => paint.text("holds", Some(GOOD)),
+        Status::Broken => paint.text("broken", Some(BAD)),
     };
     let records: u64 = report.journals.iter().map(|it| it.records).sum();
     let count = report.journals.len();
@@ -40,9 +41,16 @@ pub fn text(report: &Report) -> String {
         "PASSED OVER",
         "LOST",
     ];
-    table(&mut out, heading, rows.collect());
+    table(&mut out, heading, rows.collect(), paint, |column, cell| match (column, cell) {
+        (_, "0") => None,
+        (5, _) => Some(MAY_PASS),
+        (8, _) => Some(BAD),
+        _ => None,
+    });
     for (at, finding) in report.findings.iter().enumerate() {
-        let _ = writeln!(out, "{}{}", if at == 0 { "\n" } else { "" }, for_people(&sentence(finding)));
+        let place = paint.text(&for_people(&place(finding)), Some(BAD));
+        let gap = if at == 0 { "\n" } else { "" };
+        let _ = writeln!(out, "{gap}{place}: {}\n    {}", for_people(&finding.message), finding.cure);
     }
     if report.omitted > 0 {
         let _ = writeln!(out, "and {} more like these", report.omitted);
@@ -71,8 +79,8 @@ fn rows(queue: &QueueBalance) -> impl Iterator<Item = [String; 9]> {
     })
 }
 
-/// A finding in one line: place, event, what is wrong, what to do.
-fn sentence(finding: &Finding) -> String {
+/// Where a finding is, and which event it is about.
+fn place(finding: &Finding) -> String {
     let mut place = finding.file.clone();
     if let Some(line) = finding.line {
         let _ = write!(place, ":{line}");
@@ -86,5 +94,5 @@ fn sentence(finding: &Finding) -> String {
     if let Some(endpoint) = finding.endpoint.as_deref().filter(|it| !it.is_empty()) {
         let _ = write!(place, " for {endpoint}");
     }
-    format!("{place}: {}; {}", finding.message, finding.cure)
+    place
 }

@@ -4,7 +4,7 @@
 //! - No secret is shown, nor anything of it; nor who an address names before its host.
 //! - What flags would say is not known here: each value says which flag overrides it.
 
-use std::{env, fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{env, fmt::Write as _, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use milepost::{
     delivery::{Consumer, State},
@@ -17,7 +17,7 @@ use milepost::{
 };
 use serde::Serialize;
 
-use crate::show::{nothing, table};
+use crate::show::{BAD, GOOD, Paint, nothing, table};
 
 /// Whether anything is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -66,10 +66,11 @@ impl Config {
     }
 
     /// The same for people.
-    pub fn text(&self) -> String {
+    pub fn text(&self, colours: bool) -> String {
+        let paint = Paint(colours);
         let word = match self.status {
-            Status::Ok => "ok",
-            Status::Wrong => "wrong",
+            Status::Ok => paint.text("ok", Some(GOOD)),
+            Status::Wrong => paint.text("wrong", Some(BAD)),
         };
         let mut out = format!("{word}\n");
         let rows = self.values.iter().map(|it| {
@@ -77,11 +78,10 @@ impl Config {
             let value = it.value.as_deref().map_or_else(|| "not set".to_owned(), cell);
             [cell(&it.name), value, it.from.as_deref().map_or_else(nothing, cell), it.set_by.join(", ")]
         });
-        table(&mut out, ["SETTING", "VALUE", "FROM", "SET BY"], rows.collect());
+        table(&mut out, ["SETTING", "VALUE", "FROM", "SET BY"], rows.collect(), paint, |_, _| None);
         for (at, problem) in self.values.iter().filter_map(|it| it.problem.as_deref()).enumerate() {
-            out.push_str(if at == 0 { "\nwrong: " } else { "wrong: " });
-            out.push_str(&for_people(problem));
-            out.push('\n');
+            let gap = if at == 0 { "\n" } else { "" };
+            let _ = writeln!(out, "{gap}{}: {}", paint.text("wrong", Some(BAD)), for_people(problem));
         }
         out
     }

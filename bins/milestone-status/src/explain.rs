@@ -15,10 +15,11 @@ use milepost::{
     text::{for_people, quoted},
 };
 
-use crate::show::{ago, nothing, table};
+use crate::show::{BAD, GOOD, MAY_PASS, Paint, ago, nothing, table};
 
 /// The whole life.
-pub fn text(life: &Life, now: Timestamp) -> String {
+pub fn text(life: &Life, now: Timestamp, colours: bool) -> String {
+    let paint = Paint(colours);
     let scope = life.scope.as_deref().map_or(String::new(), |it| format!(", scope {}", for_people(it)));
     let mut out = format!("{}: trace {}{scope}\n", for_people(&life.idempotency_key), life.trace_id);
     let steps = life.steps.iter().map(|it| {
@@ -32,30 +33,30 @@ pub fn text(life: &Life, now: Timestamp) -> String {
         [
             at,
             for_people(it.tool.as_deref().unwrap_or("-")).into_owned(),
-            for_people(&what).into_owned(),
             place,
+            for_people(&what).into_owned(),
         ]
     });
-    table(&mut out, ["WHEN", "TOOL", "WHAT", "RECORD"], steps.collect());
+    table(&mut out, ["WHEN", "TOOL", "RECORD", "WHAT"], steps.collect(), paint, |_, _| None);
     for delivery in &life.deliveries {
-        tell(&mut out, delivery, now);
+        tell(&mut out, delivery, now, paint);
     }
     out
 }
 
-fn tell(out: &mut String, delivery: &Delivery, now: Timestamp) {
+fn tell(out: &mut String, delivery: &Delivery, now: Timestamp, paint: Paint) {
     let endpoint = if delivery.endpoint.is_empty() { "endpoint" } else { &delivery.endpoint };
     let url = delivery.url.as_deref().map_or(String::new(), |it| format!(" ({it})"));
-    let fate = match delivery.fate {
-        Fate::Acknowledged => "acknowledged",
-        Fate::Pending => "pending",
-        Fate::DeadLettered => "given up; milestone-queue --redrive puts it back",
-        Fate::Discarded => "given up, and closed by an operator",
-        Fate::PassedOver => "passed over: the deliverer was set to a place behind it",
+    let (fate, colour) = match delivery.fate {
+        Fate::Acknowledged => ("acknowledged", GOOD),
+        Fate::Pending => ("pending", MAY_PASS),
+        Fate::DeadLettered => ("given up; milestone-queue --redrive puts it back", BAD),
+        Fate::Discarded => ("given up, and closed by an operator", MAY_PASS),
+        Fate::PassedOver => ("passed over: the deliverer was set to a place behind it", MAY_PASS),
     };
     let when = delivery.settled_utc.map_or(String::new(), |it| format!(", {}", ago(it, now)));
-    let line = format!("{} > {endpoint}{url}: {fate}{when}", delivery.queue);
-    let _ = writeln!(out, "\n{}", for_people(&line));
+    let to = format!("{} > {endpoint}{url}", delivery.queue);
+    let _ = writeln!(out, "\n{}: {}{when}", for_people(&to), paint.text(fate, Some(colour)));
     let Some(next) = &delivery.next else { return };
     for (name, value) in inputs(next, now) {
         let _ = writeln!(out, "  {name:13}{}", for_people(&value));

@@ -6,7 +6,7 @@
 //!
 //! Not here: how it is shown to people (`show`).
 
-use std::{collections::BTreeSet, fs, os::unix::fs::FileExt, path::Path, time::Duration};
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use milepost::{
     Error, Kind, Result, Timestamp, clock, dead,
@@ -15,7 +15,7 @@ use milepost::{
         breaker::{Breaker, Cause},
     },
     inventory,
-    journal::{Extent, Item, Journal, JournalName, Position, Segment, open_segment},
+    journal::{Item, Journal, JournalName, Position},
     logs::Logs,
     queue,
     state_file::{self, Loaded},
@@ -23,7 +23,10 @@ use milepost::{
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::errors::{self, Trouble};
+use crate::{
+    errors::{self, Trouble},
+    quarantine,
+};
 
 /// What has waited longer is a warning, where no other limit is given.
 const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
@@ -201,7 +204,7 @@ impl Answer {
     fn look_at_quarantine(&mut self, logs: &Logs) {
         let mut harmless = 0;
         for file in self.seen(files_of(&logs.dir().join("quarantine"))).unwrap_or_default() {
-            match self.seen(damage_of(logs, &file)) {
+            match self.seen(quarantine::damage_of(logs, &file)) {
                 Some(Some((place, offset))) => {
                     let what = format!(
                         "{place}: the bytes at offset {offset} are damaged, and nobody reads them; restore them from \
@@ -334,31 +337,6 @@ impl Answer {
             self.problem(level, format!("{file}: a record waits since {since} for {to}; {cure}"));
         }
     }
-}
-
-/// The place that bytes in quarantine were copied from, if they are still there below the mark.
-fn damage_of(logs: &Logs, file: &str) -> Result<Option<(String, u64)>> {
-    let path = logs.dir().join("quarantine").join(file);
-    // NAME.<20 digits>.<hash>, in which a `/` of the name is a `.`.
-    let mut parts = file.rsplitn(3, '.').skip(1);
-    let (Some(offset), Some(name)) = (parts.next().and_then(|it| it.parse::<u64>().ok()), parts.next())
-    else {
-        return Ok(None);
-    };
-    let name = JournalName::internal(match name.strip_prefix("receive.") {
-        Some(rest) => format!("receive/{rest}"),
-        None => name.to_owned(),
-    });
-    let kept = fs::read(&path).map_err(|it| Error::io("cannot read", &path, it))?;
-    let extent = Extent::of(logs, &name)?;
-    if kept.is_empty() || offset + kept.len() as u64 > extent.end() {
-        return Ok(None);
-    }
-    let (place, base) = extent.file_of(&name, offset);
-    let Ok(opened) = open_segment(logs, &name, Segment { base, length: 0 }) else { return Ok(None) };
-    let mut there = vec![0; kept.len()];
-    let is_there = opened.read_exact_at(&mut there, offset - base).is_ok() && there == kept;
-    Ok(is_there.then_some((place, offset)))
 }
 
 /// The journals that there are, in the order of the flow.

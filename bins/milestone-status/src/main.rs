@@ -12,6 +12,7 @@ mod config;
 mod errors;
 mod explain;
 mod look;
+mod quarantine;
 mod show;
 
 use std::{
@@ -203,7 +204,7 @@ fn show_config(args: &Args, out: &mut Output) -> Verdict {
     if args.json {
         out.refusal(&config);
     } else if !(args.quiet && is_good) {
-        out.raw(config.text().as_bytes());
+        out.raw(config.text(cli::colours_on_stdout()).as_bytes());
     }
     if is_good { Verdict::Done } else { Verdict::Failed(Kind::Configuration) }
 }
@@ -217,7 +218,7 @@ fn check(args: &Args, out: &mut Output) -> Result<Verdict> {
     } else if args.json {
         out.refusal(&report);
     } else {
-        out.raw(check::text(&report).as_bytes());
+        out.raw(check::text(&report, cli::colours_on_stdout()).as_bytes());
     }
     Ok(if holds { Verdict::Done } else { Verdict::Failed(Kind::No) })
 }
@@ -247,7 +248,7 @@ fn tell_life(key: &str, args: &Args, out: &mut Output) -> Result<Verdict> {
     if args.json {
         out.result(&life);
     } else {
-        out.raw(explain::text(&life, now).as_bytes());
+        out.raw(explain::text(&life, now, cli::colours_on_stdout()).as_bytes());
     }
     Ok(Verdict::Done)
 }

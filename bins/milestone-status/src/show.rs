@@ -15,9 +15,9 @@ use milepost::{
 use crate::look::{Answer, EndpointStatus, Level, QueueStatus, Waiting};
 
 /// Colours by what they mean (SGR codes).
-const GOOD: u8 = 32;
-const MAY_PASS: u8 = 33;
-const BAD: u8 = 31;
+pub const GOOD: u8 = 32;
+pub const MAY_PASS: u8 = 33;
+pub const BAD: u8 = 31;
 const FAINT: u8 = 2;
 
 /// The whole answer.
@@ -28,10 +28,10 @@ pub fn text(answer: &Answer, now: Timestamp, colours: bool) -> String {
         let last = it.last_record_utc.map_or_else(nothing, |at| ago(at, now));
         [it.journal.clone(), size(it.bytes), last]
     });
-    painted(&mut out, ["JOURNAL", "BYTES", "LAST RECORD"], journals.collect(), paint, |_, _| None);
+    table(&mut out, ["JOURNAL", "BYTES", "LAST RECORD"], journals.collect(), paint, |_, _| None);
     let steps = answer.queues.iter().flat_map(|it| steps(it, now));
     let heading = ["STEP", "BEHIND", "OLDEST WAITING", "LAST ACK", "RETRIES", "DEAD", "BREAKER"];
-    painted(&mut out, heading, steps.collect(), paint, |column, cell| match (column, cell) {
+    table(&mut out, heading, steps.collect(), paint, |column, cell| match (column, cell) {
         (4 | 5, it) if !matches!(it, "0" | "-") => Some(MAY_PASS),
         (6, "closed") => Some(GOOD),
         (6, "open" | "held") => Some(BAD),
@@ -52,7 +52,7 @@ pub fn text(answer: &Answer, now: Timestamp, colours: bool) -> String {
         if rows.is_empty() {
             out.push_str("\nno errors\n");
         }
-        painted(&mut out, ["LAST ERRORS", "TOOL", "WHAT", "EVENT", "REASON"], rows, paint, |_, _| None);
+        table(&mut out, ["LAST ERRORS", "TOOL", "WHAT", "EVENT", "REASON"], rows, paint, |_, _| None);
     }
     out
 }
@@ -69,7 +69,7 @@ pub fn redraw(picture: &str) -> String {
 
 /// Colours, or none.
 #[derive(Clone, Copy)]
-struct Paint(bool);
+pub struct Paint(pub bool);
 
 impl Paint {
     fn level(self, level: Level) -> String {
@@ -81,7 +81,8 @@ impl Paint {
         self.text(level.as_str(), Some(colour))
     }
 
-    fn text(self, text: &str, colour: Option<u8>) -> String {
+    /// A text in a colour.
+    pub fn text(self, text: &str, colour: Option<u8>) -> String {
         match colour {
             Some(colour) if self.0 && !text.is_empty() => format!("\u{1b}[{colour}m{text}\u{1b}[0m"),
             _ => text.to_owned(),
@@ -109,13 +110,8 @@ fn steps(queue: &QueueStatus, now: Timestamp) -> Vec<[String; 7]> {
     into.chain(queue.endpoints.iter().map(out_of)).collect()
 }
 
-/// Columns as wide as their widest cell; nothing without rows.
-pub fn table<const N: usize>(out: &mut String, heading: [&str; N], rows: Vec<[String; N]>) {
-    painted(out, heading, rows, Paint(false), |_, _| None);
-}
-
-/// The same with colours by column and cell.
-fn painted<const N: usize>(
+/// Columns as wide as their widest cell, with colours by column and cell; nothing without rows.
+pub fn table<const N: usize>(
     out: &mut String,
     heading: [&str; N],
     rows: Vec<[String; N]>,
@@ -192,7 +188,11 @@ mod tests {
     #[test]
     fn columns_stand_under_their_headings() {
         let mut out = String::new();
-        table(&mut out, ["A", "LONG"], vec![["long".into(), "é".into()], ["b".into(), "-".into()]]);
+        let rows = vec![["long".into(), "é".into()], ["b".into(), "-".into()]];
+        table(&mut out, ["A", "LONG"], rows.clone(), Paint(false), |_, _| None);
         assert_eq!(out, "\nA     LONG\nlong  é\nb     -\n");
+        let mut coloured = String::new();
+        table(&mut coloured, ["A", "LONG"], rows, Paint(true), |_, cell| (cell == "b").then_some(GOOD));
+        assert_eq!(coloured.lines().nth(3), Some("\u{1b}[32mb\u{1b}[0m     -"));
     }
 }

@@ -1,26 +1,21 @@
-//! What is remembered of a journal's records: for each its place and hashes of what it says, some 50 bytes.
+//! What is remembered of a journal's records: for each its place and hashes of what it says, some 70 bytes.
 //!
 //! # Invariants
 //! - Entries stand in the order of their offsets, those below the mark first.
-//! - Keys are the first 64 bits of SHA-256, as in `trace_id`: among ten million two are the same once in 400,000
-//!   journals, and then what is said about them is still looked up in the journal.
+//! - Among ten million keys two have the same hash once in 400,000 journals.
 //!
 //! Not here: what the records of several journals owe each other (`flow`, `walk`).
 
-use std::{borrow::Cow, cell::OnceCell};
-
-use serde::Deserialize;
-use serde_json::{Value, value::RawValue};
-use sha2::{Digest, Sha256};
+use std::cell::OnceCell;
 
 use super::{
     finding::{Finding, FindingKind, Findings},
+    links::Links,
+    parse::{self, Parsed, hash_of},
     scan::{Line, scan},
 };
 use crate::{
-    Result, canonical,
-    chain::Chain,
-    identity,
+    Result,
     journal::{Extent, JournalName},
     logs::Logs,
 };
@@ -190,10 +185,10 @@ impl Book {
 
     fn parse(&self, text: &[u8]) -> Result<Parsed, String> {
         match self.contents {
-            Contents::Source => parse_source(text),
-            Contents::Queue | Contents::Letters => parse_envelope(text),
-            Contents::Feed | Contents::Events | Contents::Rejected => parse_feed(text),
-            Contents::Other => parse_other(text),
+            Contents::Source => parse::source(text),
+            Contents::Queue | Contents::Letters => parse::envelope(text),
+            Contents::Feed | Contents::Events | Contents::Rejected => parse::feed(text),
+            Contents::Other => parse::other(text),
         }
     }
 
@@ -245,211 +240,8 @@ impl Book {
     }
 }
 
-/// A hash chain on its way.
-#[derive(Debug)]
-pub(super) struct Links {
-    chain: Chain,
-    /// Where it must stand when the mark is reached, if the mark says so.
-    expected: Option<(u64, String)>,
-    at_mark: Option<Chain>,
-    is_broken: bool,
-    is_first: bool,
-}
-
-impl Links {
-    pub fn new(extent: &Extent) -> Links {
-        let expected = (extent.chain.0 > 0).then(|| extent.chain.clone());
-        let begins_later = extent.trimmed.first() == Some(&0);
-        Links { chain: Chain::default(), expected, at_mark: None, is_broken: false, is_first: begins_later }
+impl std::fmt::Display for Book {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.name.file())
     }
-
-    /// Steps over a record; false when nothing behind it is to be believed: a tail that does not fit.
-    pub fn take(&mut self, line: &Line<'_>, name: &JournalName, findings: &mut Findings) -> bool {
-        if std::mem::take(&mut self.is_first)
-            && let Some(it) = Chain::before(line.text)
-        {
-            self.chain = it;
-        }
-        match self.chain.step(line.text) {
-            Ok(()) => {}
-            Err(_) if !line.is_believed => return false,
-            Err(why) => {
-                self.is_broken = true;
-                let what = format!("the record {why}");
-                findings.add(Finding::at(FindingKind::ChainBroken, name, line.offset, what));
-                if let Some(it) = Chain::after(line.text) {
-                    self.chain = it;
-                }
-            }
-        }
-        if line.is_believed {
-            self.at_mark = Some(self.chain.clone());
-        }
-        true
-    }
-
-    /// Compares where the chain stood at the mark with what the mark says.
-    pub fn check_mark(&self, name: &JournalName, findings: &mut Findings) {
-        let (Some(expected), false) = (&self.expected, self.is_broken) else { return };
-        let stood = self.at_mark.as_ref().map_or((0, ""), |it| (it.seq, it.head.as_str()));
-        if stood != (expected.0, expected.1.as_str()) {
-            let what =
-                format!("the last record has seq {}, its writer had come to seq {}", stood.0, expected.0);
-            findings.add(Finding::in_journal(FindingKind::ChainBroken, name, what));
-        }
-    }
-}
-
-/// What a line says.
-#[derive(Debug, Default)]
-struct Parsed {
-    key: u64,
-    /// None when it is the line itself.
-    content: Option<u64>,
-    extra: (u64, u64),
-    addressed: Option<(String, Option<u64>)>,
-}
-
-/// The hash of an idempotency key.
-pub(super) fn hash_of_key(key: &str) -> u64 {
-    hash_of(key.as_bytes())
-}
-
-/// The first 64 bits of SHA-256; as 16 hex digits, a fingerprint.
-pub(super) fn hash_of(bytes: &[u8]) -> u64 {
-    Sha256::digest(bytes).iter().take(8).fold(0, |hash, it| hash << 8 | u64::from(*it))
-}
-
-/// The first 16 digits of a hash in hex.
-pub(super) fn hash_of_hex(digits: &str) -> Option<u64> {
-    u64::from_str_radix(digits.get(..16)?, 16).ok()
-}
-
-fn in_words(cause: serde_json::Error) -> String {
-    format!("is no record of this journal: {cause}")
-}
-
-#[derive(Deserialize)]
-struct Source<'l> {
-    #[serde(borrow, rename = "milestoneId")]
-    milestone_id: Option<Cow<'l, str>>,
-    #[serde(borrow)]
-    idempotency_key: Option<Cow<'l, str>>,
-    #[serde(borrow)]
-    payload: Option<&'l RawValue>,
-}
-
-fn parse_source(text: &[u8]) -> Result<Parsed, String> {
-    let it: Source = serde_json::from_slice(text).map_err(in_words)?;
-    match (it.milestone_id, it.idempotency_key, it.payload) {
-        (Some(id), None, None) => {
-            let key = hash_of_key(&identity::milestone_key(&id));
-            Ok(Parsed { key, ..Parsed::default() })
-        }
-        (None, Some(key), Some(payload)) => {
-            let content = Some(content_of(&key, payload));
-            Ok(Parsed { key: hash_of_key(&key), content, ..Parsed::default() })
-        }
-        // A journal of another kind.
-        _ => Ok(Parsed::default()),
-    }
-}
-
-#[derive(Deserialize)]
-struct Envelope<'l> {
-    #[serde(borrow)]
-    event_id: Cow<'l, str>,
-    #[serde(borrow)]
-    event_type: Cow<'l, str>,
-    #[serde(borrow)]
-    trace_id: Cow<'l, str>,
-    #[serde(borrow)]
-    idempotency_key: Cow<'l, str>,
-    #[serde(borrow)]
-    payload: &'l RawValue,
-    #[serde(borrow)]
-    resume: Option<Resume<'l>>,
-    #[serde(borrow)]
-    endpoint: Option<Cow<'l, str>>,
-    redrive_of: Option<u64>,
-    queue_offset: Option<u64>,
-}
-
-#[derive(Deserialize)]
-struct Resume<'l> {
-    offset: u64,
-    #[serde(borrow)]
-    fingerprint: Cow<'l, str>,
-}
-
-fn parse_envelope(text: &[u8]) -> Result<Parsed, String> {
-    let it: Envelope = serde_json::from_slice(text).map_err(in_words)?;
-    let key = hash_of_key(&it.idempotency_key);
-    if hash_of_hex(&it.trace_id) != Some(key) || it.trace_id != identity::trace_id(&it.idempotency_key) {
-        return Err("has a trace_id that is not its key's".to_owned());
-    }
-    if it.event_id != identity::event_id(&it.event_type, &it.idempotency_key) {
-        return Err("has an event_id that is not its key's".to_owned());
-    }
-    let resume = it.resume.map_or((0, 0), |it| (it.offset, hash_of_hex(&it.fingerprint).unwrap_or(0)));
-    Ok(Parsed {
-        key,
-        content: Some(content_of(&it.idempotency_key, it.payload)),
-        extra: it.queue_offset.map_or(resume, |it| (it, 0)),
-        addressed: it.endpoint.map(|endpoint| (endpoint.into_owned(), it.redrive_of)),
-    })
-}
-
-/// The content of an event. A milestone is written the same way everywhere; what other events hold is sent in
-/// canonical form, and so is compared in it.
-fn content_of(key: &str, payload: &RawValue) -> u64 {
-    if key.starts_with("milestone:") {
-        return hash_of(payload.get().as_bytes());
-    }
-    let value: Value = serde_json::from_str(payload.get()).unwrap_or_default();
-    hash_of(&canonical::to_vec(&value))
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct FeedLine<'l> {
-    seq: u64,
-    #[serde(borrow)]
-    hash: Cow<'l, str>,
-    #[serde(borrow)]
-    idempotency_key: Option<Cow<'l, str>>,
-    #[serde(borrow)]
-    event: Option<&'l RawValue>,
-    #[serde(borrow)]
-    envelope: Option<Enclosed<'l>>,
-}
-
-#[derive(Deserialize)]
-struct Enclosed<'l> {
-    #[serde(borrow)]
-    payload: &'l RawValue,
-}
-
-fn parse_feed(text: &[u8]) -> Result<Parsed, String> {
-    let it: FeedLine = serde_json::from_slice(text).map_err(in_words)?;
-    let head = hash_of_hex(&it.hash).ok_or("has a hash that is none")?;
-    let key = it.idempotency_key.unwrap_or_default();
-    let payload = it.envelope.map(|it| it.payload);
-    Ok(Parsed {
-        key: if key.is_empty() { 0 } else { hash_of_key(&key) },
-        content: match (it.event, payload) {
-            (Some(event), _) => Some(hash_of(event.get().as_bytes())),
-            (None, Some(payload)) => Some(content_of(&key, payload)),
-            (None, None) => None,
-        },
-        extra: (it.seq, head),
-        addressed: None,
-    })
-}
-
-fn parse_other(text: &[u8]) -> Result<Parsed, String> {
-    #[derive(Deserialize)]
-    struct Object {}
-    serde_json::from_slice::<Object>(text).map_err(in_words)?;
-    Ok(Parsed::default())
 }

@@ -38,14 +38,14 @@ pub(super) fn check(
                     continue;
                 }
                 for receipt in &endpoint.receipts {
-                    let is_ours = received.binary_search(&(receipt.key, receipt.seq)).is_ok();
+                    let sent = &queue.entries[receipt.at as usize];
+                    let is_ours = received.binary_search(&(sent.key, receipt.seq)).is_ok();
                     // What was received since we looked is not here yet.
                     if !is_ours || receipt.seq > last {
                         continue;
                     }
                     let place = |kind, what: String| {
-                        let at = queue.entries.binary_search_by_key(&receipt.queue_offset, |it| it.offset);
-                        let id = at.ok().and_then(|it| key_of(logs, queue, it));
+                        let id = key_of(logs, queue, receipt.at as usize);
                         match number(receipt.seq) {
                             Some(at) => Finding::at(kind, &feed.name, feed.entries[at].offset, what),
                             None => Finding::in_journal(kind, &feed.name, what),
@@ -59,14 +59,13 @@ pub(super) fn check(
                         continue;
                     };
                     let entry = &feed.entries[at];
-                    if feed.extra[at].1 != receipt.head || entry.key != receipt.key {
+                    if feed.extra[at].1 != receipt.head || entry.key != sent.key {
                         let what = format!("it confirmed seq {} with another hash or key", receipt.seq);
                         findings.add(place(FindingKind::ReceiptContradicted, what));
-                    } else if entry.content != receipt.content
-                        && !same_milestone(logs, feed, entry.offset, queue, receipt.queue_offset)?
+                    } else if entry.content != sent.content
+                        && !same_milestone(logs, feed, entry.offset, queue, sent.offset)?
                     {
-                        let what =
-                            format!("its event is not the one of {queue} at offset {}", receipt.queue_offset);
+                        let what = format!("its event is not the one of {queue} at offset {}", sent.offset);
                         findings.add(place(FindingKind::FeedDiffers, what));
                     }
                 }

@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::book::hash_of_key;
+use super::parse::hash_of_key;
 use crate::{
     journal::{Extent, JournalName, Lines, Segment, open_segment},
     logs::Logs,

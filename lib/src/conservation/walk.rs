@@ -4,17 +4,21 @@
 //! - The audit was looked at after every other journal, so whatever lies below their marks is told of in it.
 //! - What it tells of beyond what was read is looked for at the end: it may have been written since.
 //!
-//! Not here: the sums (`flow`), receipts (`feed`).
+//! Not here: what a record is compared by (`told`), the sums (`balance`), receipts (`feed`).
 
-use std::{borrow::Cow, collections::BTreeMap, fmt::Write as _};
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::{
-    book::{Book, Contents, Links, hash_of, hash_of_hex},
+    book::Book,
     finding::{Finding, FindingKind, Findings},
     flow::{Fate, Flow, Receipt},
+    letters::letters_of,
+    links::Links,
+    parse::hash_of_hex,
     scan::{Line, scan},
+    told::Said,
 };
 use crate::{
     Result,
@@ -334,9 +338,7 @@ impl<'w> Walk<'w> {
             to.receipts.push(Receipt {
                 seq: receipt.seq,
                 head: hash_of_hex(&receipt.head).unwrap_or(0),
-                key: entry.key,
-                content: entry.content,
-                queue_offset: offset,
+                at: u32::try_from(at).unwrap_or(u32::MAX),
             });
         }
     }
@@ -417,177 +419,5 @@ impl<'w> Walk<'w> {
             self.findings.add(finding.about(beyond.id.as_deref()));
         }
         Ok(())
-    }
-
-    /// Every record below a mark is told of once.
-    pub fn check_told(&mut self) {
-        for book in self.books.iter() {
-            for entry in &book.entries[..book.believed] {
-                // Of a dead letter that a killed deliverer left, its recovery and its item's end are told.
-                let allowed = 1 + u8::from(entry.is_recovered && book.contents == Contents::Letters);
-                if entry.is_damaged || (1..=allowed).contains(&entry.told) {
-                    continue;
-                }
-                let (kind, what) = if entry.told == 0 {
-                    (FindingKind::RecordUnaudited, "no audit record tells of it".to_owned())
-                } else {
-                    (FindingKind::AuditedTwice, format!("{} audit records tell of it", entry.told))
-                };
-                self.findings.add(Finding::at(kind, &book.name, entry.offset, what));
-            }
-        }
-    }
-
-    /// Dead letters against the queue, and what puts them back.
-    pub fn check_letters(&mut self) {
-        let mut redriven = Findings::default();
-        for flow in self.flows.iter() {
-            let Some(queue) = flow.book else { continue };
-            for endpoint in &flow.endpoints {
-                let Some(letters) = letters_of(self.books, &flow.queue, &endpoint.name) else { continue };
-                let (letters, queue) = (&self.books[letters], &self.books[queue]);
-                for (at, letter) in letters.entries.iter().enumerate().filter(|(_, it)| !it.is_damaged) {
-                    let queue_offset = letters.extra[at].0;
-                    let found = queue.entries.binary_search_by_key(&queue_offset, |it| it.offset);
-                    let is_same = found.is_ok_and(|it| {
-                        let record = &queue.entries[it];
-                        record.is_damaged || (record.key, record.content) == (letter.key, letter.content)
-                    });
-                    if !is_same && queue_offset >= queue.begins {
-                        let what = format!("it is not the record at offset {queue_offset} of {queue}");
-                        let finding =
-                            Finding::at(FindingKind::LetterDiffers, &letters.name, letter.offset, what);
-                        self.findings.add(finding.with_endpoint(&endpoint.name));
-                    }
-                }
-            }
-            redriven.append(self.check_redriven(flow, queue));
-        }
-        self.findings.append(redriven);
-    }
-
-    fn check_redriven(&self, flow: &Flow, queue: usize) -> Findings {
-        let mut findings = Findings::default();
-        let queue = &self.books[queue];
-        let mut seen = BTreeMap::new();
-        for it in &queue.addressed {
-            let Some(offset) = it.redrive_of else { continue };
-            let entry = &queue.entries[it.at];
-            let letters = letters_of(self.books, &flow.queue, &it.endpoint).map(|it| &self.books[it]);
-            let letter = letters.and_then(|it| {
-                let at = it.entries.binary_search_by_key(&offset, |it| it.offset).ok()?;
-                Some(&it.entries[at])
-            });
-            let is_newer = letters.is_some_and(|it| offset >= it.read_end() || offset < it.begins);
-            if !is_newer && letter.is_none_or(|it| !it.is_damaged && it.key != entry.key) {
-                let what = format!("it puts back the dead letter at offset {offset}, which is not there");
-                let finding = Finding::at(FindingKind::RedriveOfNothing, &queue.name, entry.offset, what);
-                findings.add(finding.with_endpoint(&it.endpoint));
-            }
-            if let Some(first) = seen.insert((it.endpoint.as_str(), offset), entry.offset) {
-                let what = format!(
-                    "it puts back the dead letter at offset {offset}, as the record at offset {first} does"
-                );
-                let finding = Finding::at(FindingKind::RedrivenTwice, &queue.name, entry.offset, what);
-                findings.add(finding.with_endpoint(&it.endpoint));
-            }
-        }
-        findings
-    }
-}
-
-impl Fate {
-    fn word(self) -> &'static str {
-        match self {
-            Fate::Open => "open",
-            Fate::Acknowledged => "acknowledged",
-            Fate::Dead => "dead-lettered",
-            Fate::Discarded => "discarded",
-            Fate::PassedOver => "passed over",
-        }
-    }
-}
-
-/// The dead letters of an endpoint of a queue.
-pub(super) fn letters_of(books: &[Book], queue: &JournalName, endpoint: &str) -> Option<usize> {
-    let dot = if endpoint.is_empty() { "" } else { "." };
-    let name = format!("{}-deadletter{dot}{endpoint}", queue.stem().unwrap_or_default());
-    books.iter().position(|it| it.name.as_str() == name)
-}
-
-/// What an audit record says about records of a journal.
-struct Said<'l> {
-    from: u64,
-    /// None when it is about one record.
-    to: Option<u64>,
-    key: Option<u64>,
-    id: Option<&'l str>,
-    records: Option<u64>,
-    fingerprint: Option<u64>,
-    is_recovery: bool,
-    /// The audit record's own offset.
-    at: u64,
-}
-
-impl Said<'_> {
-    /// Compares what is said with what is there: what is wrong, and of a queue where its last record goes on in the
-    /// source.
-    fn check(&self, book: &mut Book) -> (Option<Finding>, Option<u64>) {
-        if self.from < book.begins {
-            return (None, None);
-        }
-        let Some(first) = book.find(self.from) else { return (Some(self.not_there(book)), None) };
-        let mut last = first;
-        let mut digits = String::new();
-        if let Some(to) = self.to {
-            while book.entries.get(last + 1).is_some_and(|it| it.offset < to) {
-                last += 1;
-            }
-            book.find(book.entries[last].offset);
-        }
-        for entry in &mut book.entries[first..=last] {
-            entry.told = entry.told.saturating_add(1);
-            entry.is_recovered |= self.is_recovery;
-            if self.to.is_some() {
-                // Of several records, the fingerprint is that of their fingerprints.
-                let _ = write!(digits, "{:016x}", entry.line);
-            }
-        }
-        let entry = book.entries[first];
-        if book.entries[first..=last].iter().any(|it| it.is_damaged) {
-            return (None, None);
-        }
-        let position = (book.contents == Contents::Queue).then(|| book.extra[last].0);
-        if self.to.is_none() && entry.key != 0 && self.key.is_some_and(|it| it != entry.key) {
-            return (Some(self.not_there(book)), position);
-        }
-        let actual = if self.to.is_some() { hash_of(digits.as_bytes()) } else { entry.line };
-        let count = (last - first + 1) as u64;
-        let end = book.entries[last].end();
-        let is_whole = self.to.is_none_or(|to| end == to) && self.records.is_none_or(|it| it == count);
-        if is_whole && self.fingerprint.is_none_or(|it| it == actual) {
-            return (None, position);
-        }
-        let to = self.to.map_or(String::new(), |to| format!(" up to {to}"));
-        let what = format!("the record{to} is not what the audit (offset {}) tells of", self.at);
-        let finding = Finding::at(FindingKind::RecordChanged, &book.name, self.from, what);
-        (Some(finding), position)
-    }
-
-    /// At the place that is told of is no record, or another one.
-    fn not_there(&self, book: &Book) -> Finding {
-        let elsewhere = self.key.and_then(|it| book.with_key(it).next()).map(|it| book.entries[it].offset);
-        let (kind, what) = match elsewhere {
-            Some(offset) => (
-                FindingKind::RecordMoved,
-                format!("the audit (offset {}) tells of it here; it is at offset {offset}", self.at),
-            ),
-            None => (
-                FindingKind::RecordMissing,
-                format!("the audit (offset {}) tells of a record that is not there", self.at),
-            ),
-        };
-        // Whatever is here now is another event.
-        Finding::at(kind, &book.name, self.from, what).about(self.id.or(Some("")))
     }
 }

@@ -186,8 +186,7 @@ impl Trace {
 
     /// What happened, in order.
     pub fn steps(&self) -> Vec<Step> {
-        let mut steps: Vec<Step> =
-            self.audited.iter().map(|it| super::outlook::step(&self.logs, it)).collect();
+        let mut steps: Vec<Step> = self.audited.iter().map(|it| super::step::step(&self.logs, it)).collect();
         for place in self.places.values().filter(|it| it.journal.stem().is_some()) {
             // What was put back has an audit record of its own.
             if address_of(&place.line).is_some() {
