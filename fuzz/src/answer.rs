@@ -207,7 +207,9 @@ fn imf_date(text: &str) -> Option<Timestamp> {
     }
     let month = MONTHS.find(&text[8..11]).filter(|it| it % 3 == 0)? / 3 + 1;
     let rfc = format!("{}-{month:02}-{}T{}Z", &text[12..16], &text[5..7], &text[17..25]);
-    Timestamp::parse_utc(&rfc)
-        .ok()
-        .filter(|_| text[12..16].parse().is_ok_and(|it: u32| (1971..2900).contains(&it)))
+    let date = Timestamp::parse_utc(&rfc).ok()?;
+    // 1970 began on a Thursday.
+    let days = date.unix_seconds().div_euclid(86_400);
+    let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][usize::try_from(days % 7).ok()?];
+    (text.starts_with(weekday) && (1971..2900).contains(&text[12..16].parse().ok()?)).then_some(date)
 }
