@@ -1,7 +1,7 @@
 //! Conservation: emitted = acknowledged + pending + dead-lettered + discarded, by id and endpoint.
 //!
 //! ```text
-//! state files, then the extents of dead letters … queues … sources, last the audit     (`folder`, `journal::Extent`)
+//! state files, then the extents of dead letters … queues … sources, last the audit     (`inventory`, `journal::Extent`)
 //!      │
 //!      ├── book    each journal's records: place, key, content, line, as hashes
 //!      ├── walk    the audit: its chain, what it tells of, what it settles
@@ -27,7 +27,6 @@ mod book;
 mod feed;
 mod finding;
 mod flow;
-mod folder;
 mod scan;
 mod walk;
 
@@ -51,7 +50,7 @@ pub use self::{
 use crate::{
     Error, Kind, Result,
     delivery::{Consumer, State},
-    enqueue,
+    enqueue, inventory,
     journal::{Extent, JournalName},
     logs::Logs,
     queue,
@@ -117,7 +116,7 @@ pub fn check(logs: &Logs) -> Result<Report> {
 /// One look at everything.
 fn look(logs: &Logs) -> Result<(Report, Findings)> {
     let mut findings = Findings::default();
-    let names = folder::journals(logs)?;
+    let names = inventory::journals(logs)?;
     let mut flows = flows(logs, &names)?;
     // Who refers comes before what it refers to, since nothing that is there goes away.
     let mut in_order: Vec<_> = names.iter().collect();
@@ -143,7 +142,7 @@ fn look(logs: &Logs) -> Result<(Report, Findings)> {
         for endpoint in &mut flow.endpoints {
             *endpoint = Endpoint::new(&endpoint.name, endpoint.state.take(), entries);
         }
-        for name in folder::endpoints(logs, &flow.queue, "deadletter", ".jsonl")? {
+        for name in inventory::endpoints(logs, &flow.queue, "deadletter", ".jsonl")? {
             flow.endpoint(&name, entries);
         }
     }
@@ -185,14 +184,14 @@ fn look(logs: &Logs) -> Result<(Report, Findings)> {
 
 /// The queues, with what their state files say.
 fn flows(logs: &Logs, names: &BTreeSet<JournalName>) -> Result<Vec<Flow>> {
-    let due = names.iter().filter_map(folder::queue_of);
+    let due = names.iter().filter_map(inventory::queue_of);
     let queues: BTreeSet<_> = names.iter().filter(|it| it.stem().is_some()).cloned().chain(due).collect();
     let mut flows = Vec::new();
     for queue in queues {
         let start = queue::start_of(logs, &queue);
-        let source = start.as_ref().map(|it| it.source.clone()).or_else(|| folder::source_of(&queue));
+        let source = start.as_ref().map(|it| it.source.clone()).or_else(|| inventory::source_of(&queue));
         let mut endpoints = Vec::new();
-        for name in folder::endpoints(logs, &queue, "state", ".json")? {
+        for name in inventory::endpoints(logs, &queue, "state", ".json")? {
             let Ok(consumer) = Consumer::new(logs, queue.clone(), &name) else { continue };
             let state = match state_file::load::<State>(logs, &consumer.state_file())? {
                 Loaded::Found(it) if it.endpoint == name => Some(it),

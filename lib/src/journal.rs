@@ -25,6 +25,7 @@ mod name;
 mod position;
 mod quarantine;
 mod reader;
+mod scan;
 mod writer;
 
 pub use active::BATCH_BYTES_MAX;
@@ -34,6 +35,7 @@ pub use position::{Position, Resync, fingerprint};
 pub use quarantine::keep as keep_in_quarantine;
 pub(crate) use reader::line_before;
 pub use reader::{Item, LINE_BYTES_MAX, Lines, Reader};
+pub use scan::{Found, Whole, scan};
 pub use writer::{Batch, Described, Journal, Writer};
 
 /// The most records of one batch: enough that its sync costs each of them little.

@@ -41,6 +41,8 @@ pub mod secret;
 pub mod signing;
 
 pub mod conservation;
+pub mod explain;
+pub mod inventory;
 
 pub mod cli;
 pub mod input;

@@ -13,7 +13,8 @@ in `WATCHED` it asks `enter(call)`, after it `leave(call)`. `enter` answers None
     ("short", n)         a write is shortened to n bytes
 
 Invariants
-- A call that the hook does not change is seen by the program exactly as without us.
+- A call that the hook does not change is seen by the program exactly as without us; but a program that wants to
+  keep its memory to itself, because it holds a secret, may not.
 - Whatever happens here, no traced process outlives `run`: PTRACE_O_EXITKILL and a time limit see to it.
 
 Linux on x86-64 only, and where ptrace is allowed (`why_not`); Python's standard library only. Not here: which
@@ -60,6 +61,7 @@ OPENS = frozenset("open openat openat2 creat".split())
 _TRACEME, _GETREGS, _SETREGS, _SYSCALL, _SETOPTIONS = 0, 12, 13, 24, 0x4200
 _OPTIONS = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x100000  # sysgood, fork, vfork, clone, exec, exitkill
 _EVENT_EXEC = 4
+_PRCTL, _PR_SET_DUMPABLE = 157, 4
 _WALL = 0x40000000
 _AT_FDCWD = -100
 
@@ -274,6 +276,10 @@ class Tracer:
         call = inside.get(pid)
         if call is None:
             call = inside[pid] = Call(pid, registers)
+            if (registers.orig_rax, registers.rdi, registers.rsi) == (_PRCTL, _PR_SET_DUMPABLE, 0):
+                # Without root we could not read what it writes any more.
+                registers.rsi = 1
+                _ptrace(_SETREGS, pid, 0, ctypes.addressof(registers))
             if self.is_running and call.name in WATCHED:
                 call.resolve()
                 call.action = self.enter(call)

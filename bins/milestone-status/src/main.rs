@@ -8,6 +8,7 @@
 //! `look` gathers, `show` draws.
 
 mod check;
+mod explain;
 mod look;
 mod show;
 
@@ -20,6 +21,7 @@ use milepost::{
     clock,
     conservation::{self, Status},
     logs::Logs,
+    text,
 };
 use serde::Serialize;
 
@@ -49,6 +51,10 @@ struct Args {
     #[argh(switch)]
     check: bool,
 
+    /// tell one event's life, and what its next attempt hangs on: by milestone id, idempotency key or trace id
+    #[argh(option, arg_name = "KEY")]
+    explain: Option<String>,
+
     /// create the logs folder if it is absent (mode 2770: for its owner and group)
     #[argh(switch)]
     init: bool,
@@ -77,8 +83,9 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     out.quiet(args.quiet);
-    if args.init && args.check {
-        return Err(Error::new(Kind::Usage, "", "--init and --check are two things: give either"));
+    if usize::from(args.init) + usize::from(args.check) + usize::from(args.explain.is_some()) > 1 {
+        let what = "--init, --check and --explain are different things: give one of them";
+        return Err(Error::new(Kind::Usage, "", what));
     }
     if args.init {
         let logs = Logs::init(args.logs.as_deref(), TOOL)?;
@@ -87,6 +94,9 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     }
     if args.check {
         return check(&args, out);
+    }
+    if let Some(key) = &args.explain {
+        return tell_life(key, &args, out);
     }
     let logs = match Logs::open(args.logs.as_deref(), TOOL) {
         Ok(logs) => logs,
@@ -119,4 +129,34 @@ fn check(args: &Args, out: &mut Output) -> Result<Verdict> {
         out.raw(check::text(&report).as_bytes());
     }
     Ok(if holds { Verdict::Done } else { Verdict::Failed(Kind::No) })
+}
+
+/// The result of `--explain` when there is nothing to tell.
+#[derive(Serialize)]
+struct Unknown<'k> {
+    status: &'static str,
+    key: &'k str,
+}
+
+/// One event's life: exit 0 when it is known, 2 when no journal knows of it.
+fn tell_life(key: &str, args: &Args, out: &mut Output) -> Result<Verdict> {
+    let logs = Logs::open(args.logs.as_deref(), TOOL)?;
+    let now = clock::now();
+    let Some(life) = milepost::explain::explain(&logs, key, now)? else {
+        if args.json {
+            out.refusal(&Unknown { status: "unknown", key });
+        }
+        let what = format!("no journal knows {}", text::quoted(key));
+        out.error(
+            Error::new(Kind::No, logs.dir().display(), what)
+                .cure("give a milestone id, an idempotency key or a trace id"),
+        );
+        return Ok(Verdict::Failed(Kind::No));
+    };
+    if args.json {
+        out.result(&life);
+    } else {
+        out.raw(explain::text(&life, now).as_bytes());
+    }
+    Ok(Verdict::Done)
 }

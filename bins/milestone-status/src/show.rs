@@ -77,7 +77,7 @@ fn gate(breaker: &Breaker) -> String {
     word.to_owned()
 }
 
-fn nothing() -> String {
+pub fn nothing() -> String {
     "-".to_owned()
 }
 
@@ -91,7 +91,7 @@ fn size(bytes: u64) -> String {
 }
 
 /// How long ago `at` was, in its largest unit.
-fn ago(at: Timestamp, now: Timestamp) -> String {
+pub fn ago(at: Timestamp, now: Timestamp) -> String {
     let (length, is_past) = if at <= now { (now.since(at), true) } else { (at.since(now), false) };
     let length = match length.as_secs() {
         seconds @ 0..60 => format!("{seconds} s"),

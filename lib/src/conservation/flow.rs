@@ -309,7 +309,9 @@ impl Flow {
         for (key, at) in source.by_key() {
             let entry = &source.entries[*at as usize];
             let is_queued = keys.binary_search_by_key(key, |it| it.0).is_ok();
-            if is_queued || *at as usize >= source.believed || *key == before {
+            // Beyond the mark counts what the audit tells of: that will be settled.
+            let counts = (*at as usize) < source.believed || entry.told > 0;
+            if is_queued || !counts || *key == before {
                 continue;
             }
             before = *key;

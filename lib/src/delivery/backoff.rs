@@ -51,8 +51,14 @@ impl Default for Schedule {
 impl Schedule {
     /// How long to wait after try number `tries` (from 1) of the item with this key failed.
     pub fn delay(&self, key: &str, tries: u32, retry_after: Option<Duration>) -> Duration {
+        let (scheduled, jitter) = self.parts(key, tries);
+        longer(scheduled + jitter, retry_after)
+    }
+
+    /// What [`Schedule::delay`] is made of: what the schedule says, and the jitter that key and try give.
+    pub fn parts(&self, key: &str, tries: u32) -> (Duration, Duration) {
         let scheduled = grown(self.base, tries, self.cap);
-        longer(scheduled + jitter(scheduled, key, tries), retry_after)
+        (scheduled, jitter(scheduled, key, tries))
     }
 
     /// How long to wait after probe number `probes` (from 1; 0 is the opening itself) of an endpoint failed.
@@ -79,6 +85,20 @@ fn jitter(delay: Duration, key: &str, tries: u32) -> Duration {
     let room = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX) / JITTER_PART;
     // Neither factor comes near its limit: room is some hours of milliseconds.
     Duration::from_millis(room.saturating_mul(fraction) >> 32)
+}
+
+/// The scheduled delay that, with the jitter of this key and try, makes `delay`.
+pub fn scheduled_of(key: &str, tries: u32, delay: Duration) -> Option<Duration> {
+    // The jitter is at most a quarter, so it lies between four fifths of the delay and all of it, and grows with it.
+    let whole = u64::try_from(delay.as_millis()).ok()?;
+    let (mut low, mut high) = (whole / 5 * 4, whole);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let scheduled = Duration::from_millis(middle);
+        if scheduled + jitter(scheduled, key, tries) < delay { low = middle + 1 } else { high = middle }
+    }
+    let scheduled = Duration::from_millis(low);
+    (scheduled + jitter(scheduled, key, tries) == delay).then_some(scheduled)
 }
 
 /// What `Retry-After` asks for: seconds, or a date, compared with the answer's own `Date` where it has one,
@@ -130,6 +150,19 @@ mod tests {
         let schedule = Schedule::default();
         assert_eq!(schedule.delay("a", 3, None), schedule.delay("a", 3, None));
         assert_ne!(schedule.delay("a", 3, None), schedule.delay("b", 3, None));
+    }
+
+    #[test]
+    fn the_schedule_shows_in_a_delay_whatever_flags_made_it() {
+        for (base, tries) in [(5, 1), (90, 1), (90, 4), (7, 3)] {
+            let schedule = Schedule { base: Duration::from_secs(base), ..Schedule::default() };
+            let (scheduled, jitter) = schedule.parts("milestone:a", tries);
+            assert_eq!(
+                scheduled_of("milestone:a", tries, scheduled + jitter),
+                Some(scheduled),
+                "{base} {tries}"
+            );
+        }
     }
 
     #[test]

@@ -51,6 +51,7 @@ pub struct Table {
     path: PathBuf,
     file: File,
     header: Header,
+    looked_at: Option<Page>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,13 +67,26 @@ impl Table {
     pub fn open(logs: &Logs, path: PathBuf) -> Result<Table> {
         let (file, _) = durable::open_or_create(logs.disk(), &path)
             .map_err(|it| Error::io("cannot open the index", &path, it))?;
-        let mut table = Table { logs: logs.clone(), path, file, header: Header::empty() };
+        let mut table = Table { logs: logs.clone(), path, file, header: Header::empty(), looked_at: None };
         match table.read_header()? {
             Some(it) if table.bytes()? >= (it.buckets + 1) * PAGE_BYTES as u64 => table.header = it,
             // Shorter than its header says: pages that a power cut took.
             _ => table.clear()?,
         }
         Ok(table)
+    }
+
+    /// The table to look something up in, without the journal's lock: nothing is written or begun again. `None` when
+    /// there is none that can be believed.
+    pub fn open_to_read(logs: &Logs, path: PathBuf) -> Result<Option<Table>> {
+        let file = match File::open(&path) {
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(|it| Error::io("cannot open the index", &path, it))?,
+        };
+        let mut table = Table { logs: logs.clone(), path, file, header: Header::empty(), looked_at: None };
+        let Some(header) = table.read_header()? else { return Ok(None) };
+        table.header = header;
+        Ok(Some(table))
     }
 
     /// Whether the file is still as this table left it.
@@ -113,11 +127,14 @@ impl Table {
     }
 
     /// The offsets under a hash.
-    pub fn find(&self, hash: u64) -> Result<Lookup> {
-        let Some(page) = self.read_page(1 + bucket_of(hash, self.header.buckets))? else {
-            return Ok(Lookup::Damaged);
-        };
-        Ok(Lookup::Offsets(slots(&page).filter(|it| it.0 == hash).map(|it| it.1).collect()))
+    pub fn find(&mut self, hash: u64) -> Result<Lookup> {
+        // Kept from look-up to look-up, so that none has to make a page.
+        let mut page = self.looked_at.take().unwrap_or_else(|| Page::new([0; PAGE_BYTES]));
+        let is_whole = self.read_page_into(&mut page, 1 + bucket_of(hash, self.header.buckets));
+        let offsets = || slots(&page).filter(|it| it.0 == hash).map(|it| it.1).collect();
+        let found = is_whole.map(|it| if it { Lookup::Offsets(offsets()) } else { Lookup::Damaged });
+        self.looked_at = Some(page);
+        found
     }
 
     /// Inserts entries, after which the table knows the journal up to `position`. False when it must be
@@ -166,9 +183,14 @@ impl Table {
 
     fn read_page(&self, number: u64) -> Result<Option<Page>> {
         let mut page = Page::new([0; PAGE_BYTES]);
+        Ok(self.read_page_into(&mut page, number)?.then_some(page))
+    }
+
+    /// Whether the page is there and can be believed.
+    fn read_page_into(&self, page: &mut Page, number: u64) -> Result<bool> {
         match self.file.read_exact_at(&mut page[..], number * PAGE_BYTES as u64) {
-            Ok(()) => Ok((page[..8] == seal_of(&page, number)).then_some(page)),
-            Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Ok(()) => Ok(page[..8] == seal_of(page, number)),
+            Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
             Err(cause) => Err(self.failed("cannot read", cause)),
         }
     }

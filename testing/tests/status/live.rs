@@ -16,7 +16,7 @@ use milepost::{
 use milepost_testing::{Run, Scratch};
 
 use crate::{
-    folder::{Receiver, deliver, emit, enqueue, events, scratch},
+    folder::{Receiver, deliver, emit, enqueue, events, rich, scratch},
     report,
 };
 
@@ -213,4 +213,18 @@ fn a_queue_of_ones_own_is_compared_with_the_source_that_the_audit_names() {
             ("milestone-delivery-queue.jsonl", "milestones.jsonl", &none)
         ]
     );
+}
+
+/// A power cut may take names that were never synced, those of the lock files among them.
+#[test]
+fn what_has_lost_its_marks_is_not_broken() {
+    let folder = rich();
+    let before = report(&folder, 0);
+    std::fs::remove_dir_all(folder.log(".lock")).unwrap();
+    let after = report(&folder, 0);
+    assert_eq!(after["queues"], before["queues"]);
+    // Whoever comes next settles it all.
+    emit(&folder, ["z".to_owned()]).exits(0);
+    enqueue(&folder, &[]);
+    report(&folder, 0);
 }

@@ -1,9 +1,10 @@
 //! Which journals, queues and endpoints a logs folder has, by the names of its files.
 //!
 //! # Invariants
-//! - A file that no tool of ours has ever locked is nobody's journal.
+//! - A file whose name is not ours is a journal if a tool of ours has ever locked it; of ours a power cut may have
+//!   taken the lock file.
 //!
-//! Not here: what is in them (`book`).
+//! Not here: what is in them.
 
 use std::{collections::BTreeSet, fs, io, path::Path};
 
@@ -13,20 +14,26 @@ use crate::{Error, Result, emit, journal::JournalName, logs::Logs};
 const SOURCES: [(&str, &str); 2] =
     [("milestone-delivery-queue", emit::SOURCE), ("reminder-delivery-queue", "reminders")];
 
+/// What the names of the journals beside a queue `X-queue` have behind the `X`.
+const BESIDE_A_QUEUE: [&str; 2] = ["-deadletter", "-control"];
+
 /// The source of a queue, by its name.
-pub(super) fn source_of(queue: &JournalName) -> Option<JournalName> {
+pub fn source_of(queue: &JournalName) -> Option<JournalName> {
     let known = SOURCES.iter().find(|(it, _)| *it == queue.as_str());
     known.map(|(_, source)| JournalName::internal(*source))
 }
 
 /// The queue that is usually filled from this source.
-pub(super) fn queue_of(source: &JournalName) -> Option<JournalName> {
+pub fn queue_of(source: &JournalName) -> Option<JournalName> {
     let known = SOURCES.iter().find(|(_, it)| *it == source.as_str());
     known.map(|(queue, _)| JournalName::internal(*queue))
 }
 
-/// Every journal but the audit.
-pub(super) fn journals(logs: &Logs) -> Result<BTreeSet<JournalName>> {
+/// Every journal of ours but the audit.
+///
+/// # Errors
+/// When a folder cannot be listed.
+pub fn journals(logs: &Logs) -> Result<BTreeSet<JournalName>> {
     let mut names = BTreeSet::new();
     for folder in ["", "receive/"] {
         let locks = files_of(&logs.dir().join(".lock").join(folder))?;
@@ -40,9 +47,12 @@ pub(super) fn journals(logs: &Logs) -> Result<BTreeSet<JournalName>> {
                 Some(it) => it,
                 None => JournalName::internal(own),
             };
+            let own = name.as_str();
             let is_ours = !folder.is_empty()
                 || name.stem().is_some()
-                || SOURCES.iter().any(|(_, it)| *it == name.as_str());
+                || BESIDE_A_QUEUE.iter().any(|it| own.contains(it))
+                || own == "tasks"
+                || SOURCES.iter().any(|(_, it)| *it == own);
             if is_ours {
                 names.insert(JournalName::internal(format!("{folder}{name}")));
             }
@@ -53,12 +63,7 @@ pub(super) fn journals(logs: &Logs) -> Result<BTreeSet<JournalName>> {
 }
 
 /// The endpoints that `X-WHAT.NAME.SUFFIX` files of a queue name.
-pub(super) fn endpoints(
-    logs: &Logs,
-    queue: &JournalName,
-    what: &str,
-    suffix: &str,
-) -> Result<BTreeSet<String>> {
+pub fn endpoints(logs: &Logs, queue: &JournalName, what: &str, suffix: &str) -> Result<BTreeSet<String>> {
     let prefix = format!("{}-{what}", queue.stem().unwrap_or_default());
     let endpoint = |file: &String| {
         let name = file.strip_prefix(&prefix)?.strip_suffix(suffix)?;

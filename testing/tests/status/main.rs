@@ -1,4 +1,5 @@
-//! The conservation check against what it must find, and beside what it must not disturb.
+//! milestone-status over whole folders: the conservation check against what it must find and beside what it must not
+//! disturb, and the lives of single events.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 #![expect(clippy::disallowed_methods, reason = "a test damages files itself")]
 
@@ -6,6 +7,7 @@ mod by_design;
 mod by_hand;
 mod folder;
 mod live;
+mod lives;
 mod plants;
 
 use milepost_testing::{Run, Scratch};
@@ -18,12 +20,17 @@ fn check(scratch: &Scratch, args: &[&str]) -> Run {
 
 fn report(scratch: &Scratch, code: i32) -> Value {
     let report = check(scratch, &["--json"]).exits(code).results().remove(0);
-    let schema = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/check-report.v1.json");
-    let schema: Value = serde_json::from_str(&std::fs::read_to_string(schema).unwrap()).unwrap();
-    let faults: Vec<_> =
-        jsonschema::validator_for(&schema).unwrap().iter_errors(&report).map(|it| it.to_string()).collect();
-    assert!(faults.is_empty(), "{faults:?}");
+    must_fit("check-report.v1", &report);
     report
+}
+
+/// Validates by one of the public schemas.
+fn must_fit(schema: &str, document: &Value) {
+    let path = format!("{}/../schemas/{schema}.json", env!("CARGO_MANIFEST_DIR"));
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let faults: Vec<_> = validator.iter_errors(document).map(|it| it.to_string()).collect();
+    assert!(faults.is_empty(), "{faults:?}");
 }
 
 #[test]
