@@ -8,6 +8,7 @@ use std::time::Duration;
 use milepost::{
     Timestamp,
     delivery::{
+        Outgoing, Route, Sent,
         backoff::{self, Schedule},
         verdict::{AckMode, Attempted, Fault, HttpAnswer, Judgement, Verdict, judge},
     },
@@ -46,6 +47,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "200 d\n\n\n{\"ok\":true,\"status\":\"accepted\",\"milestoneId\":\"m1\"}",
         "200 b\n5\n\n",
         "503 o\n5\n\n",
+        "200 B\n\n\n{\"ok\":true,\"results\":[{\"idempotencyKey\":\"milestone:m1\",\"status\":\"accepted\",\"milestoneId\":\"m1\",\"receipt\":{\"seq\":7,\"head\":\"ab\"}},{\"idempotencyKey\":\"milestone:m2\",\"status\":\"rejected\",\"reason\":\"no\"}]}",
         "0 u\n\n\nconnection refused",
     ]));
     all
@@ -62,7 +64,8 @@ pub fn run(input: &[u8]) {
     let (status, flags) = first.split_at(digits);
     let has = |flag| flags.contains(flag);
     let status = status.parse().unwrap_or(0);
-    let answer = HttpAnswer { status, retry_after, date, disable: has('d'), body };
+    let batch = has('B').then(|| "2".to_owned());
+    let answer = HttpAnswer { status, retry_after, date, batch, disable: has('d'), body };
     let what = String::from_utf8_lossy(&answer.body).into_owned();
     let attempted = match () {
         () if has('b') => Attempted::Broken { head: Some(answer.clone()), is_oversized: has('o'), what },
@@ -75,11 +78,53 @@ pub fn run(input: &[u8]) {
         assert_eq!(judged, judge(&attempted, ID, mode, now), "the same gives the same");
         check(&judged, &answer, mode, matches!(attempted, Attempted::Answered(_)));
         check_delay(&judged, &answer, now);
+        check_batch(&attempted, &answer, mode, now);
     }
 }
 
+/// The same as the answer to two items at once.
+fn check_batch(attempted: &Attempted, answer: &HttpAnswer, mode: AckMode, now: Timestamp) {
+    let sent = |key: &str, id: &str| Sent { key: key.to_owned(), id: id.to_owned() };
+    let items = vec![sent("milestone:m1", "m1"), sent("milestone:m2", "m2")];
+    let outgoing = Outgoing {
+        ticket: 0,
+        route: Route::Milestones,
+        items,
+        is_batch: true,
+        webhook_id: String::new(),
+        body: Vec::new().into(),
+    };
+    let judged = outgoing.judge(attempted, mode, now);
+    let Ok(items) = judged.items else { return };
+    assert_eq!(items.len(), 2, "one for each");
+    assert!((200..300).contains(&answer.status) && matches!(attempted, Attempted::Answered(_)));
+    let body = read_kindly(&answer.body).expect("what judges is JSON");
+    assert_eq!(body["ok"], true);
+    assert_eq!(body["results"].as_array().map(Vec::len), Some(2));
+    for (at, (item, sent)) in items.iter().zip(&outgoing.items).enumerate() {
+        let result = &body["results"][at];
+        assert_eq!(result["idempotencyKey"], sent.key.as_str(), "each is named");
+        match &item.verdict {
+            Verdict::Acknowledged { duplicate, .. } => {
+                assert_eq!(result["status"], if *duplicate { "duplicate" } else { "accepted" });
+                assert!(
+                    [&result["milestoneId"], &result["eventId"]].contains(&&Value::from(sent.id.as_str()))
+                );
+            }
+            Verdict::Failed(Fault::Item) => assert_eq!(result["status"], "rejected"),
+            other => panic!("{other:?} is no result of an item"),
+        }
+    }
+}
+
+/// Whatever stands in fields that the contract does not know is passed over, text that is none too.
+fn read_kindly(body: &[u8]) -> Option<Value> {
+    let text = String::from_utf8_lossy(body).replace("\\ud", "\\u0").replace("\\uD", "\\u0");
+    serde_json::from_str(&text).ok()
+}
+
 fn check(judged: &Judgement, answer: &HttpAnswer, mode: AckMode, is_whole: bool) {
-    let body: Option<Value> = serde_json::from_slice(&answer.body).ok();
+    let body = read_kindly(&answer.body);
     let says = |name: &str| body.as_ref().map_or(Value::Null, |it| it[name].clone());
     let is_by_contract = mode == AckMode::Contract;
     match &judged.verdict {
@@ -162,7 +207,9 @@ fn imf_date(text: &str) -> Option<Timestamp> {
     }
     let month = MONTHS.find(&text[8..11]).filter(|it| it % 3 == 0)? / 3 + 1;
     let rfc = format!("{}-{month:02}-{}T{}Z", &text[12..16], &text[5..7], &text[17..25]);
-    Timestamp::parse_utc(&rfc)
-        .ok()
-        .filter(|_| text[12..16].parse().is_ok_and(|it: u32| (1971..2900).contains(&it)))
+    let date = Timestamp::parse_utc(&rfc).ok()?;
+    // 1970 began on a Thursday.
+    let days = date.unix_seconds().div_euclid(86_400);
+    let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][usize::try_from(days % 7).ok()?];
+    (text.starts_with(weekday) && (1971..2900).contains(&text[12..16].parse().ok()?)).then_some(date)
 }

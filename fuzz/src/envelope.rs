@@ -42,29 +42,33 @@ fn check(envelope: &EventEnvelope, input: &[u8]) {
     let again = EventEnvelope::from_line(&line).expect("what is written is read back");
     assert_eq!(line_of(|line| again.write_line(line).is_ok()), line, "and written the same");
     assert_eq!(again.payload.get(), envelope.payload.get(), "the payload stays byte for byte");
-    let given: Value = serde_json::from_slice(input).expect("an envelope is JSON");
-    let written: Value = serde_json::from_slice(&line).expect("a line is JSON");
-    for (name, value) in given.as_object().expect("an envelope is an object") {
-        // Times are written in their one form, and what is null is left out.
-        if name != "timestamp" && !value.is_null() {
-            assert_eq!(written.get(name), Some(value), "{name} is kept");
+    // A payload is passed on as it stands, one with half of a surrogate pair too, which no value can hold.
+    if let Ok(given) = serde_json::from_slice::<Value>(input) {
+        let written: Value = serde_json::from_slice(&line).expect("a line is JSON");
+        for (name, value) in given.as_object().expect("an envelope is an object") {
+            // Times are written in their one form, and what is null is left out.
+            if name != "timestamp" && !value.is_null() {
+                assert_eq!(written.get(name), Some(value), "{name} is kept");
+            }
         }
     }
     let described = queue::describe(&line).expect("a record can be settled");
     assert_eq!(described.key, envelope.idempotency_key);
     assert_eq!(described.scope, queue::scope_of(envelope));
 
-    if let Ok(item) = Item::read(0, line.len() as u64, &line) {
-        // A record that is put back, for whatever endpoint, is sent with the same bytes.
-        let mut redriven = envelope.clone();
-        redriven.endpoint = Some("other".to_owned());
-        redriven.redrive_of = Some(7);
-        let redriven = line_of(|line| redriven.write_line(line).is_ok());
-        let redriven = Item::read(9, 10, &redriven).expect("what could be sent can be sent again");
-        assert_eq!((redriven.body(), redriven.key(), &redriven.id), (item.body(), item.key(), &item.id));
-        let body = item.body();
+    let item =
+        Item::read(0, line.len() as u64, &line).expect("a record is an item, if only one to give up on");
+    assert_eq!(item.key(), envelope.idempotency_key);
+    // A record that is put back, for whatever endpoint, is sent with the same bytes.
+    let mut redriven = envelope.clone();
+    redriven.endpoint = Some("other".to_owned());
+    redriven.redrive_of = Some(7);
+    let redriven = line_of(|line| redriven.write_line(line).is_ok());
+    let redriven = Item::read(9, 10, &redriven).expect("so is one that was put back");
+    assert_eq!((&redriven.body, &redriven.name, &redriven.scope), (&item.body, &item.name, &item.scope));
+    if let Ok(body) = item.body {
         let parsed: Value = serde_json::from_slice(&body).expect("a body is JSON");
-        assert_eq!(milepost::canonical::to_vec(&parsed), body, "a body is canonical");
+        assert_eq!(milepost::canonical::to_vec(&parsed), *body, "a body is canonical");
     }
 }
 
