@@ -211,5 +211,5 @@ fn imf_date(text: &str) -> Option<Timestamp> {
     // 1970 began on a Thursday.
     let days = date.unix_seconds().div_euclid(86_400);
     let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][usize::try_from(days % 7).ok()?];
-    (text.starts_with(weekday) && (1971..2900).contains(&text[12..16].parse().ok()?)).then_some(date)
+    (text.starts_with(weekday) && (1971..2900).contains(&text[12..16].parse::<u32>().ok()?)).then_some(date)
 }

@@ -4,8 +4,11 @@
 
 use milepost::{
     Timestamp,
+    audit::Detail,
+    canonical,
     delivery::{Command, Control, Event, LANES_MAX, State},
 };
+use serde_json::Value;
 
 use crate::seeds;
 
@@ -68,7 +71,13 @@ pub fn run(input: &[u8]) {
             }
             // What is audited is what happened.
             let draft = event.draft();
-            assert!(draft.detail.is_object());
+            match draft.detail {
+                Detail::Value(detail) => assert!(detail.is_object()),
+                Detail::Canonical(text) => {
+                    let value: Value = serde_json::from_str(&text).expect("it is JSON");
+                    assert_eq!(canonical::to_vec(&value), text.as_bytes(), "it is canonical");
+                }
+            }
         }
         if let Ok(control) = serde_json::from_slice::<Control>(line) {
             let written = serde_json::to_vec(&control).expect("a command has a form");
