@@ -44,6 +44,26 @@ apt_get() {
   DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends "$@" >/dev/null
 }
 
+# Makes sure that a package of PyPI is there, for tests: "need_pypi NAME VERSION". It lies in an environment of its own
+# in the build folder, where `milepost_testing::python` finds it, and $PYTHON_BIN is where its programs are; so call
+# need_rust first.
+need_pypi() {
+  local name=$1 version=$2
+  local dir=${CARGO_TARGET_DIR:-$ROOT/target}/python/$name-$version
+  export PYTHON_BIN=$dir/bin
+  [ ! -e "$dir/installed" ] || return 0
+  need python3
+  # Debian has a part of it in a package of its own.
+  python3 -c 'import ensurepip' 2>/dev/null || install_packages python3-venv
+  say "installing $name $version from PyPI"
+  rm -rf "$dir"
+  if ! { python3 -m venv "$dir" && "$dir/bin/python" -m pip install --quiet --disable-pip-version-check "$name==$version"; }; then
+    rm -rf "$dir"
+    die "cannot install $name from PyPI"
+  fi
+  : >"$dir/installed"
+}
+
 # Makes sure that Rust is there, of the version that rust-toolchain.toml names (rustup fetches it if need be),
 # and that there is a folder to build in.
 need_rust() {
@@ -59,3 +79,4 @@ need_rust() {
     say "$target belongs to somebody else; building in $CARGO_TARGET_DIR"
   fi
 }
+

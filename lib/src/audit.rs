@@ -128,18 +128,33 @@ pub struct Draft {
     pub key: Option<String>,
     /// The scope of the event, if it is about one.
     pub scope: Option<String>,
-    /// A JSON object with what a rebuild of state needs.
-    pub detail: Value,
+    /// What a rebuild of state needs.
+    pub detail: Detail,
+}
+
+/// The detail of a record: a JSON object.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Detail {
+    /// As a value.
+    Value(Value),
+    /// As its canonical text, from those who write very many.
+    Canonical(String),
+}
+
+impl From<Value> for Detail {
+    fn from(value: Value) -> Detail {
+        Detail::Value(value)
+    }
 }
 
 impl Draft {
     /// A record about no single event.
-    pub fn new(action: Action, outcome: Outcome, detail: Value) -> Draft {
-        Draft { action, outcome, key: None, scope: None, detail }
+    pub fn new(action: Action, outcome: Outcome, detail: impl Into<Detail>) -> Draft {
+        Draft { action, outcome, key: None, scope: None, detail: detail.into() }
     }
 
     /// A record about the event with this key and scope.
-    pub fn of(action: Action, outcome: Outcome, key: &str, scope: &str, detail: Value) -> Draft {
+    pub fn of(action: Action, outcome: Outcome, key: &str, scope: &str, detail: impl Into<Detail>) -> Draft {
         Draft {
             key: Some(key.to_owned()),
             scope: Some(scope.to_owned()),
@@ -209,8 +224,10 @@ fn open(logs: &Logs) -> Result<(Active, Chain), Failure> {
 fn write(active: &mut Active, chain: &mut Chain, drafts: &[Draft]) -> Result<(), Failure> {
     let timestamp = clock::now().to_string();
     let mut lines = Vec::with_capacity(drafts.len() * 512);
+    let mut record = Vec::with_capacity(1024);
     for draft in drafts {
-        write_record(&mut lines, draft, active.logs().tool(), &timestamp, chain);
+        record.clear();
+        write_record(&mut lines, &mut record, draft, active.logs().tool(), &timestamp, chain);
     }
     active.make_room(lines.len() as u64)?;
     active.append(&lines)?;
@@ -219,39 +236,50 @@ fn write(active: &mut Active, chain: &mut Chain, drafts: &[Draft]) -> Result<(),
         .map_err(|error| Failure { error: error.kind_is(Kind::Io), is_durable: true })
 }
 
-/// Writes the canonical line of the next record and steps the chain over it.
-fn write_record(lines: &mut Vec<u8>, draft: &Draft, tool: &str, timestamp: &str, chain: &mut Chain) {
+/// Writes the canonical line of the next record and steps the chain over it. `record` is room to write in.
+fn write_record(
+    lines: &mut Vec<u8>,
+    record: &mut Vec<u8>,
+    draft: &Draft,
+    tool: &str,
+    timestamp: &str,
+    chain: &mut Chain,
+) {
     let trace_id = draft.key.as_deref().map(identity::trace_id);
     let text = |value: Option<&str>, out: &mut Vec<u8>| match value {
         Some(it) => canonical::write_string(it, out),
         None => out.extend_from_slice(b"null"),
     };
     // The fields in canonical order. `hash` comes after `detail`: before it stands `head`, after it `rest`.
-    let start = lines.len();
-    lines.extend_from_slice(b"{\"action\":");
-    text(Some(draft.action.as_str()), lines);
-    lines.extend_from_slice(b",\"detail\":");
-    canonical::write(&draft.detail, lines);
-    let hash_at = lines.len();
-    lines.extend_from_slice(b",\"idempotency_key\":");
-    text(draft.key.as_deref(), lines);
-    lines.extend_from_slice(b",\"outcome\":");
-    text(Some(draft.outcome.as_str()), lines);
-    lines.extend_from_slice(b",\"prev\":");
-    text(Some(chain.prev()), lines);
-    lines.extend_from_slice(b",\"scope\":");
-    text(draft.scope.as_deref(), lines);
-    lines.extend_from_slice(format!(",\"seq\":{},\"timestamp\":", chain.seq + 1).as_bytes());
-    text(Some(timestamp), lines);
-    lines.extend_from_slice(b",\"tool\":");
-    text(Some(tool), lines);
-    lines.extend_from_slice(b",\"trace_id\":");
-    text(trace_id.as_deref(), lines);
-    lines.push(b'}');
-    let hash = chain::link(chain.prev(), &lines[start..]);
-    let rest = lines.split_off(hash_at);
-    lines.extend_from_slice(format!(",\"hash\":\"{hash}\"").as_bytes());
-    lines.extend_from_slice(&rest);
+    record.extend_from_slice(b"{\"action\":");
+    text(Some(draft.action.as_str()), record);
+    record.extend_from_slice(b",\"detail\":");
+    match &draft.detail {
+        Detail::Value(value) => canonical::write(value, record),
+        Detail::Canonical(text) => record.extend_from_slice(text.as_bytes()),
+    }
+    let hash_at = record.len();
+    record.extend_from_slice(b",\"idempotency_key\":");
+    text(draft.key.as_deref(), record);
+    record.extend_from_slice(b",\"outcome\":");
+    text(Some(draft.outcome.as_str()), record);
+    record.extend_from_slice(b",\"prev\":");
+    text(Some(chain.prev()), record);
+    record.extend_from_slice(b",\"scope\":");
+    text(draft.scope.as_deref(), record);
+    record.extend_from_slice(format!(",\"seq\":{},\"timestamp\":", chain.seq + 1).as_bytes());
+    text(Some(timestamp), record);
+    record.extend_from_slice(b",\"tool\":");
+    text(Some(tool), record);
+    record.extend_from_slice(b",\"trace_id\":");
+    text(trace_id.as_deref(), record);
+    record.push(b'}');
+    let hash = chain::link(chain.prev(), record);
+    lines.extend_from_slice(&record[..hash_at]);
+    lines.extend_from_slice(b",\"hash\":\"");
+    lines.extend_from_slice(hash.as_bytes());
+    lines.push(b'"');
+    lines.extend_from_slice(&record[hash_at..]);
     lines.push(b'\n');
     *chain = Chain { seq: chain.seq + 1, head: hash };
 }

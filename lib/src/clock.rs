@@ -169,17 +169,22 @@ impl fmt::Display for Timestamp {
         let nanos = i128::from(self.0) * 1_000_000;
         // The range of `MILLIS_RANGE` is well within what the crate can name.
         let at = OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
-        write!(
-            f,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-            at.year(),
-            u8::from(at.month()),
-            at.day(),
-            at.hour(),
-            at.minute(),
-            at.second(),
-            at.millisecond()
-        )
+        // By hand: a receiver writes several for each milestone, and the formatting machinery costs more than the rest.
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let mut put = |place: std::ops::Range<usize>, mut number: usize| {
+            for digit in text[place].iter_mut().rev() {
+                *digit = b"0123456789"[number % 10];
+                number /= 10;
+            }
+        };
+        put(0..4, usize::try_from(at.year()).unwrap_or(0));
+        put(5..7, usize::from(u8::from(at.month())));
+        put(8..10, usize::from(at.day()));
+        put(11..13, usize::from(at.hour()));
+        put(14..16, usize::from(at.minute()));
+        put(17..19, usize::from(at.second()));
+        put(20..23, usize::from(at.millisecond()));
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

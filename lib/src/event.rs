@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Timestamp,
+    Timestamp, canonical,
     identity::hex,
     schema::{FieldError, Schema},
     text,
@@ -114,6 +114,18 @@ impl EvidenceType {
     }
 }
 
+impl RiskStatus {
+    /// The word in the record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RiskStatus::OnTrack => "on-track",
+            RiskStatus::AtRisk => "at-risk",
+            RiskStatus::Blocked => "blocked",
+            RiskStatus::Completed => "completed",
+        }
+    }
+}
+
 impl Source {
     /// The word in the record.
     pub fn as_str(self) -> &'static str {
@@ -183,11 +195,19 @@ impl MilestoneEvent {
     pub fn from_valid(document: Value) -> Result<MilestoneEvent, Vec<FieldError>> {
         let event: MilestoneEvent =
             serde_json::from_value(document).map_err(|it| vec![FieldError::of_serde("", &it)])?;
-        // Escaping makes six bytes of one at most. Counting exactly costs as much as writing.
-        if event.text_bytes() * 6 + 1024 > RECORD_BYTES_MAX {
+        if !event.surely_fits() {
             event.write_line(&mut Vec::new()).map_err(|it| vec![it])?;
         }
         Ok(event)
+    }
+
+    fn surely_fits(&self) -> bool {
+        // Escaping makes six bytes of one at most. Counting exactly costs as much as writing.
+        self.text_bytes() * 6 + 1024 <= RECORD_BYTES_MAX
+    }
+
+    fn fits(&self) -> bool {
+        self.surely_fits() || self.write_line(&mut Vec::new()).is_ok()
     }
 
     /// Reads a line of `milestones.jsonl`, with or without its newline.
@@ -239,6 +259,43 @@ impl MilestoneEvent {
             return Err(too_long(bytes));
         }
         Ok(())
+    }
+
+    /// Appends the canonical form of the event (`canonical`) without making a document of it first.
+    pub fn write_canonical(&self, out: &mut Vec<u8>) {
+        let mut field = |name: &[u8], text: &str| {
+            out.extend_from_slice(name);
+            canonical::write_string(text, out);
+        };
+        field(b"{\"claim\":", &self.claim);
+        let mut before: &[u8] = b",\"evidence\":[{\"path\":";
+        for it in &self.evidence {
+            field(before, &it.path);
+            if let Some(reference) = &it.reference {
+                field(b",\"ref\":", reference);
+            }
+            field(b",\"summary\":", &it.summary);
+            field(b",\"type\":", it.kind.as_str());
+            before = b"},{\"path\":";
+        }
+        let end: &[u8] = if self.evidence.is_empty() {
+            b",\"evidence\":[],\"milestoneId\":"
+        } else {
+            b"}],\"milestoneId\":"
+        };
+        field(end, &self.milestone_id);
+        field(b",\"nextAction\":", &self.next_action);
+        field(b",\"riskStatus\":", self.risk_status.as_str());
+        field(b",\"scope\":", &self.scope);
+        field(b",\"source\":", self.source.as_str());
+        field(b",\"timestampUtc\":", &self.timestamp_utc.to_string());
+        out.push(b'}');
+    }
+
+    /// Whether an event that serde read is normalised and valid as it is, so that nothing is left to say about
+    /// it or to change.
+    pub fn is_valid(&self) -> bool {
+        self.is_normal() && self.fits()
     }
 
     /// Whether this is what is `stored`, when what the caller left out is not compared (J8).
@@ -487,6 +544,36 @@ mod tests {
         );
         assert_eq!(MilestoneEvent::from_line(line.as_bytes()).unwrap(), event(document()));
         assert_eq!(MilestoneEvent::from_line(line.trim_end().as_bytes()).unwrap(), event(document()));
+    }
+
+    #[test]
+    fn the_canonical_form_is_that_of_the_document() {
+        let mut given = document();
+        given["claim"] = json!("\"quoted\"\n\u{1f680}");
+        given["evidence"] = json!([
+            { "type": "commit", "path": ".", "summary": "s\\", "ref": "abc" },
+            { "type": "log", "path": "p", "summary": "t" },
+        ]);
+        for event in
+            [event(document()), event(given), MilestoneEvent { evidence: vec![], ..event(document()) }]
+        {
+            let mut written = Vec::new();
+            event.write_canonical(&mut written);
+            assert_eq!(written, canonical::to_vec(&serde_json::to_value(&event).unwrap()));
+        }
+    }
+
+    #[test]
+    fn what_is_valid_as_it_is_needs_no_normalising() {
+        assert!(event(document()).is_valid());
+        let with = |change: fn(&mut MilestoneEvent)| {
+            let mut it = event(document());
+            change(&mut it);
+            it.is_valid()
+        };
+        assert!(!with(|it| it.claim = " c".into()) && !with(|it| it.evidence.clear()));
+        assert!(!with(|it| it.claim = "x".repeat(RECORD_BYTES_MAX)));
+        assert!(!with(|it| it.milestone_id = "a\u{7}".into()));
     }
 
     #[test]

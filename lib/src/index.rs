@@ -79,9 +79,9 @@ impl Index {
     /// looks at the same header is whole.
     pub fn peek(journal: &Journal, key: &str) -> Result<Option<(Vec<u64>, u64)>> {
         let path = journal.logs().dir().join(file_name(journal.name()));
-        let Some(table) = Table::open_to_read(journal.logs(), path)? else { return Ok(None) };
-        let position = table.position();
-        if journal.read_from(position).is_err() {
+        let Some(mut table) = Table::open_to_read(journal.logs(), path)? else { return Ok(None) };
+        let position = table.position().clone();
+        if journal.read_from(&position).is_err() {
             return Ok(None);
         }
         match table.find(table.hash(key))? {
@@ -104,14 +104,14 @@ impl Index {
     /// Offsets at which a record with this key may be, in the order of the journal. Records appended by
     /// this call's own batches are found after [`Index::add`].
     pub fn find(&mut self, key: &str) -> Result<Vec<u64>> {
-        let mut offsets = match self.table.find(self.table.hash(key))? {
+        let hash = self.table.hash(key);
+        let mut offsets = match self.table.find(hash)? {
             Lookup::Offsets(found) => found,
             Lookup::Damaged => {
                 self.start_again()?;
                 return self.find(key);
             }
         };
-        let hash = self.table.hash(key);
         offsets.extend(self.tail.range((hash, 0)..=(hash, u64::MAX)).map(|(_, offset)| offset));
         offsets.sort_unstable();
         offsets.dedup();
@@ -130,6 +130,11 @@ impl Index {
     /// As [`Index::add`], for a record with this one key.
     pub fn add_key(&mut self, key: &str, offset: u64, end: u64) {
         self.tail.insert((self.table.hash(key), offset));
+        self.known = end;
+    }
+
+    /// Everything up to the logical offset `end` was added.
+    pub fn knows(&mut self, end: u64) {
         self.known = end;
     }
 

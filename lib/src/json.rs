@@ -8,7 +8,7 @@
 //! # Invariants
 //! - Whatever the bytes are, [`parse`] returns: no panic, no overflow of the stack, time linear in them but
 //!   for the sorting of keys.
-//! - A value that passed nests at most [`DEPTH_MAX`] deep and has only finite numbers.
+//! - A value that passed [`parse`] nests at most [`DEPTH_MAX`] deep and has only finite numbers.
 //! - The same text always gives the same [`Refusal`].
 //!
 //! Not here: which fields a document has (`schema`), how a value is written (`canonical`). Journals may
@@ -51,16 +51,25 @@ impl std::error::Error for Refusal {}
 /// # Errors
 /// A [`Refusal`] that names the first trouble found and its place.
 pub fn parse(text: &[u8]) -> Result<Value, Refusal> {
+    parse_to_depth(text, DEPTH_MAX)
+}
+
+/// As [`parse`], with another bound on nesting: for a document whose parts were documents, and may nest as
+/// deep as those.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_to_depth(text: &[u8], depth_max: usize) -> Result<Value, Refusal> {
     if text.starts_with(b"\xef\xbb\xbf") {
         return Err(refusal(text, 0, "a byte order mark before the document; save it as UTF-8 without one"));
     }
     let text = std::str::from_utf8(text).map_err(|it| refusal(text, it.valid_up_to(), "invalid UTF-8"))?;
     let mut seen = Seen::default();
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = Document { seen: &mut seen, depth: 0 }
+    let value = Document { seen: &mut seen, depth: 0, depth_max }
         .deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value))
-        .map_err(|error| explain(text, &error, seen.trouble))?;
+        .map_err(|error| explain(text, &error, seen.trouble, depth_max))?;
     if seen.large_number
         && let Some((at, literal)) = first_large_integer(text)
     {
@@ -107,12 +116,13 @@ enum Trouble {
 struct Document<'a> {
     seen: &'a mut Seen,
     depth: usize,
+    depth_max: usize,
 }
 
 impl Document<'_> {
     /// The same document one level further in.
     fn inside(&mut self) -> Document<'_> {
-        Document { seen: self.seen, depth: self.depth + 1 }
+        Document { seen: self.seen, depth: self.depth + 1, depth_max: self.depth_max }
     }
 
     fn stop<E: de::Error>(&mut self, trouble: Trouble) -> E {
@@ -165,7 +175,7 @@ impl<'de> Visitor<'de> for Document<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Value, A::Error> {
-        if self.depth == DEPTH_MAX {
+        if self.depth == self.depth_max {
             return Err(self.stop(Trouble::TooDeep));
         }
         let mut array = Vec::new();
@@ -176,7 +186,7 @@ impl<'de> Visitor<'de> for Document<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut fields: A) -> Result<Value, A::Error> {
-        if self.depth == DEPTH_MAX {
+        if self.depth == self.depth_max {
             return Err(self.stop(Trouble::TooDeep));
         }
         let mut object = Map::new();
@@ -199,7 +209,7 @@ impl<'de> Visitor<'de> for Document<'_> {
 }
 
 /// The refusal that `error` means, at the place where a person looks for it.
-fn explain(text: &str, error: &serde_json::Error, trouble: Option<Trouble>) -> Refusal {
+fn explain(text: &str, error: &serde_json::Error, trouble: Option<Trouble>, depth_max: usize) -> Refusal {
     let noticed = offset_of(text, error.line(), error.column());
     // When a visitor stops, serde_json stands after the key or bracket in question, and after white space
     // or a closing bracket that it still took.
@@ -213,7 +223,7 @@ fn explain(text: &str, error: &serde_json::Error, trouble: Option<Trouble>) -> R
         }
         Some(Trouble::TooDeep) => {
             let bracket = taken.iter().rposition(|it| matches!(it, b'[' | b'{'));
-            (bracket.unwrap_or(noticed), format!("nested deeper than {DEPTH_MAX} arrays and objects"))
+            (bracket.unwrap_or(noticed), format!("nested deeper than {depth_max} arrays and objects"))
         }
         None if text.trim_ascii().is_empty() => (0, "the text is empty".to_owned()),
         None => (noticed, in_words(error)),

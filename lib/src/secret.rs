@@ -8,6 +8,7 @@
 //! - A [`Secret`] is valid: not blank, at most [`BYTES_MAX`] long, and what follows `whsec_` was decoded.
 //! - Its text appears in no message and no `Debug` output, and is overwritten in memory when dropped.
 //! - A secret that is there but cannot be used is an error, never a reason to try the next source.
+//! - A process that holds a secret leaves no core dump, and other processes of its user cannot look into it.
 //!
 //! Not here: what is signed with it (`signing`).
 
@@ -22,6 +23,7 @@ use std::{
 };
 
 use data_encoding::BASE64;
+use rustix::process::DumpableBehavior;
 use zeroize::Zeroizing;
 
 use crate::{Error, Kind, Result};
@@ -87,7 +89,7 @@ impl SecretSource<'_> {
     /// [`Kind::Configuration`] when there is none, or one that is empty, too long, no UTF-8, readable by
     /// others, or ill-formed; the kind of the system call when a file that is there cannot be read.
     pub fn load(&self, file: Option<&Path>, allow_readable: bool) -> Result<Secret> {
-        self.find(file, allow_readable, |name| env::var_os(name))?.ok_or_else(|| self.none())
+        self.load_optional(file, allow_readable)?.ok_or_else(|| self.none())
     }
 
     /// The secret, if there is one.
@@ -95,6 +97,8 @@ impl SecretSource<'_> {
     /// # Errors
     /// As [`SecretSource::load`], but that there may be none.
     pub fn load_optional(&self, file: Option<&Path>, allow_readable: bool) -> Result<Option<Secret>> {
+        // Before it is read, so that there is no moment at which a crash would tell.
+        keep_out_of_dumps()?;
         self.find(file, allow_readable, |name| env::var_os(name))
     }
 
@@ -106,7 +110,7 @@ impl SecretSource<'_> {
         variable: impl Fn(&str) -> Option<OsString>,
     ) -> Result<Option<Secret>> {
         if let Some(path) = file {
-            let opened = File::open(path).map_err(|it| unreadable(path, it))?;
+            let opened = File::open(path).map_err(|it| self.cannot_open(path, it))?;
             if !allow_readable {
                 refuse_readable_by_others(&opened, path)?;
             }
@@ -127,6 +131,16 @@ impl SecretSource<'_> {
             return Ok(None);
         };
         Secret::from_bytes(value.into_vec(), Origin::Variable(name.to_owned())).map(Some)
+    }
+
+    /// As [`unreadable`], unless somebody took the flag for that of the secret itself: that is not said again.
+    fn cannot_open(&self, path: &Path, cause: io::Error) -> Error {
+        if !path.as_os_str().as_encoded_bytes().starts_with(b"whsec_") {
+            return unreadable(path, cause);
+        }
+        let what = "was given a secret, not a file that holds one";
+        Error::new(Kind::Configuration, self.flag.unwrap_or(self.credential), what)
+            .cure("whoever listed the processes has seen it: make a new one, and name its file")
     }
 
     fn none(&self) -> Error {
@@ -201,6 +215,13 @@ impl fmt::Display for Origin {
             Origin::Variable(name) => write!(f, "${name}"),
         }
     }
+}
+
+/// No core dump from here on, into a file or to whoever the kernel hands them; `RLIMIT_CORE` would stop only the
+/// file. It also keeps `/proc/PID/mem` and `environ` from other processes of the same user.
+fn keep_out_of_dumps() -> Result<()> {
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .map_err(|it| Error::io("cannot keep secrets out of core dumps", Path::new("prctl"), it.into()))
 }
 
 fn refuse_readable_by_others(file: &File, path: &Path) -> Result<()> {
@@ -301,6 +322,21 @@ mod tests {
             assert_eq!(found.origin().to_string(), "$CLAWDBOT_MILESTONE_WEBHOOK_SECRET");
         }
         assert!(SOURCE.find(None, false, |_| None).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_secret_given_in_place_of_its_file_is_not_said_again() {
+        let error = SOURCE.load(Some(Path::new("whsec_aHVudGVyMg==")), false).unwrap_err();
+        assert_eq!(error.kind(), Kind::Configuration);
+        assert!(!error.to_string().contains("aHVudGVyMg"), "{error}");
+        assert!(error.to_string().starts_with("--secret-file: was given a secret"), "{error}");
+    }
+
+    #[test]
+    fn whoever_has_asked_for_a_secret_leaves_no_core_dump() {
+        drop(from_file(b"secret\n").unwrap());
+        let behavior = rustix::process::dumpable_behavior().unwrap();
+        assert_eq!(behavior, DumpableBehavior::NotDumpable);
     }
 
     #[test]

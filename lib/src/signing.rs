@@ -153,6 +153,13 @@ pub struct CheckedHeaders<'a> {
     webhook: Option<WebhookHeaders<'a>>,
 }
 
+impl CheckedHeaders<'_> {
+    /// Whether only the older scheme came, which a strict receiver refuses.
+    pub fn is_legacy(&self) -> bool {
+        self.webhook.is_none()
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct WebhookHeaders<'a> {
     id: &'a str,
@@ -244,10 +251,28 @@ impl Verifier {
         body: &[u8],
         parsed: &Value,
     ) -> Result<Which, Rejection> {
+        // A sender of Standard Webhooks alone needs no canonical form.
+        let canonical = if headers.openclaw.is_some() { canonical::to_vec(parsed) } else { Vec::new() };
+        self.verify_both(headers, body, &canonical)
+    }
+
+    /// As [`Verifier::verify`], for a body that is known to be its own canonical form.
+    ///
+    /// # Errors
+    /// [`Reason::WrongSignature`].
+    pub fn verify_canonical(&self, headers: &CheckedHeaders<'_>, body: &[u8]) -> Result<Which, Rejection> {
+        self.verify_both(headers, body, body)
+    }
+
+    fn verify_both(
+        &self,
+        headers: &CheckedHeaders<'_>,
+        body: &[u8],
+        canonical: &[u8],
+    ) -> Result<Which, Rejection> {
         let mut used = Which::Current;
         if let Some(signature) = &headers.openclaw {
-            let canonical = canonical::to_vec(parsed);
-            let matched = self.first_match(|keys| keys.sign_canonical(&canonical) == *signature);
+            let matched = self.first_match(|keys| keys.sign_canonical(canonical) == *signature);
             used = used.or(matched.ok_or_else(|| wrong(OPENCLAW_SIGNATURE))?);
         }
         if let Some(it) = headers.webhook {

@@ -145,3 +145,20 @@ fn pages_of_a_newer_insertion_under_an_old_header_do_no_harm() {
     things.append(9000..9100);
     things.check();
 }
+
+#[test]
+fn a_header_with_numbers_that_no_table_has_is_begun_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut things = Things::open(dir.path());
+    things.append(0..700);
+    let whole = fs::read(things.index_file()).unwrap();
+    // Number of buckets, number of entries; the page's check fits.
+    for (at, number) in [(24, u64::MAX), (24, 1 << 60), (32, u64::MAX), (32, 1 << 40)] {
+        let mut made_up = whole.clone();
+        made_up[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        let check = crc32fast::hash(&made_up[8..4096]);
+        made_up[..4].copy_from_slice(&check.to_le_bytes());
+        fs::write(things.index_file(), made_up).unwrap();
+        things.check();
+    }
+}

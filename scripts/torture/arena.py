@@ -49,7 +49,7 @@ class Arena:
         """Recovers and checks; violations in words."""
         try:
             self.scenario.recover(logs, stdout)
-            return self.scenario.check(logs, stdout)
+            return self.scenario.check(logs, stdout) + self.scenario.second_opinion(logs)
         except Wrong as wrong:
             return [str(wrong)]
         except Exception as cause:  # a file that the judge cannot even read

@@ -22,7 +22,7 @@ from invariants import canonical
 
 SECRET = "the secret of the torture"
 _SENT_AT = "2026-03-01T09:06:00.000Z"
-_PATIENCE_S = 10
+_PATIENCE_S = 60
 
 
 def address_in(file):
@@ -98,6 +98,8 @@ class Endpoint:
 
     def __init__(self, acks, known, refused):
         self.acks, self.received, self.refused, self.wrong = acks, dict(known), refused, []
+        # In which step each key came first, from 1; 0 where there are no steps.
+        self.step, self.steps = 0, {}
         endpoint = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -121,7 +123,8 @@ class Endpoint:
         self.thread.start()
 
     def start(self, _pid):
-        """It runs already."""
+        """It runs already; another step begins."""
+        self.step += 1
 
     def stop(self):
         self.server.shutdown()
@@ -135,6 +138,7 @@ class Endpoint:
             return 401, {"ok": False, "status": "rejected", "reason": "signature"}
         item = json.loads(body)
         key, head = item["idempotencyKey"], hashlib.sha256(body).hexdigest()
+        self.steps.setdefault(key, self.step)
         if key in self.refused:
             return 400, {"ok": False, "status": "rejected", "reason": "not here"}
         if self.received.get(key, head) != head:

@@ -10,6 +10,7 @@ What may be kept of what was not synced:
     ext4    changes of folders and truncations are kept in order; a file's sync also keeps the names made
             before it; data that was not synced is any subset
 Writes are cut at pages of 4 KiB and once more inside (torn); a file may be longer than its data (zeros).
+Then the power is cut a second time, while the same steps run again on a disk that the first cut left.
 With `failing_sync=N` the N-th sync fails with EIO: from then on each piece that it covered may be on disk or
 not, whatever later syncs say, as on Linux. With `is_killed` the process dies before it can tidy up, and whoever comes next settles.
 
@@ -32,7 +33,7 @@ from arena import Arena, drop, in_parallel
 from syshook import OPENS, WRITES
 
 MODELS = ("posix", "ext4")
-_TIMEOUT_S = 60
+_TIMEOUT_S = 90
 _PAGE = 4096
 # Up to this many open changes every subset is tried; beyond it prefixes, suffixes, single ones and a sample.
 _EXHAUSTIVE = 9
@@ -270,9 +271,9 @@ class Cut:
     def __init__(self, scenario, scratch):
         self.arena, self.scenario = Arena(scenario, scratch), scenario
 
-    def record(self, failing_sync=None, is_killed=False):
-        """Runs the steps once; the recorder with its log, and the exit status of each step."""
-        logs = self.arena.folder()
+    def record(self, failing_sync=None, is_killed=False, origin=None):
+        """Runs the steps once, from `origin` on; the recorder with its log, and the exit status of each step."""
+        logs = self.arena.folder(origin)
         recorder = _Recorder(logs, failing_sync, is_killed)
         _, statuses = self.arena.run(logs, recorder, _TIMEOUT_S)
         drop(logs)
@@ -305,21 +306,47 @@ class Cut:
 
     def judge(self, root, item):
         disk, acked, words = item
-        logs = os.path.join(os.path.realpath(tempfile.mkdtemp(prefix="disk.", dir=self.arena.scratch)), "logs")
+        logs = self._place()
         disk.write_to(root, logs)
         violations = self.arena.judge(logs, acked)
         drop(logs)
-        return {"trial": words, "violations": violations}
+        return {"trial": words, "violations": violations, "count": 1}
+
+    def judge_again(self, root, item, model, seed, limit):
+        """The second cut: all steps once more on the disk that the first one left, and the power fails there too."""
+        disk, acked, words = item
+        origin = self._place()
+        disk.write_to(root, origin)
+        recorder, statuses = self.record(origin=origin)
+        drop(origin)
+        violations, count = [wrong for it in statuses for wrong in self.arena.judge_exit(it)], 0
+        # What was cut off by the first one was never a whole line.
+        acked = acked[:acked.rfind(b"\n") + 1]
+        for again, more, where in self.disks(recorder, model, seed, limit):
+            result = self.judge(recorder.root, (again, acked + more, where))
+            violations += [f"{where}: {it}" for it in result["violations"]]
+            count += 1
+        return {"trial": f"{words}, and once more", "violations": violations, "count": count}
+
+    def _place(self):
+        return os.path.join(os.path.realpath(tempfile.mkdtemp(prefix="disk.", dir=self.arena.scratch)), "logs")
 
 
-def replay(scenario, scratch, jobs, report, model, limit=None, sync_fails=0, seed=1, deadline=None, stop=False):
-    """Cuts the power at every point; then also with each of the syncs failing, or `sync_fails` of them."""
+def replay(scenario, scratch, jobs, report, model, limit=None, sync_fails=0, again=0, seed=1, deadline=None, stop=False):
+    """Cuts the power at every point; then also with each of the syncs failing, or `sync_fails` of them; then a second
+    time on `again` of the disks."""
     began, cut = time.monotonic(), Cut(scenario, scratch)
     recorder, statuses = cut.record()
     counts, operations = collections.Counter(), len(recorder.log)
     syncs = list(range(1, recorder.syncs + 1))
     random.Random(seed).shuffle(syncs)
     ways = [(failing, is_killed) for failing in syncs[:sync_fails] for is_killed in (False, True)]
+
+    def judge_all(work, count, kind, fate=""):
+        for result in in_parallel(work, range(count), jobs, deadline, stop):
+            counts[kind] += result["count"]
+            result["trial"] += fate
+            report.add(scenario.name, result)
     for failing, is_killed in [(None, False), *ways]:
         if failing is not None:
             recorder, statuses = cut.record(failing, is_killed)
@@ -327,17 +354,16 @@ def replay(scenario, scratch, jobs, report, model, limit=None, sync_fails=0, see
         for status in statuses:
             report.add(scenario.name, {"trial": f"run{fate}", "violations": cut.arena.judge_exit(status)})
         share = limit if failing is None or limit is None else max(1, limit // (2 * len(ways)))
-        disks = cut.disks(recorder, model, seed, share)
-        root = recorder.root
-        for result in in_parallel(lambda it: cut.judge(root, disks[it]), range(len(disks)), jobs, deadline, stop):
-            counts["one sync fails" if failing else "all syncs work"] += 1
-            result["trial"] += fate
-            report.add(scenario.name, result)
+        disks, root = cut.disks(recorder, model, seed, share), recorder.root
+        judge_all(lambda it: cut.judge(root, disks[it]), len(disks), "one sync fails" if failing else "all syncs work", fate)
+        if failing is None:
+            judge_all(lambda it: cut.judge_again(root, disks[it], model, f"{seed} {it}", again),
+                      min(again, len(disks)), "cut twice")
         if stop and report.violations:
             break
     shutil.rmtree(cut.arena.template, ignore_errors=True)
     total = sum(counts.values())
-    report.tally("crash disks", total)
+    report.tally(scenario.name, "crash disks", total)
     words = ", ".join(f"{it}: {count}" for it, count in counts.items())
     report.line("power", scenario.name, f"{total} disks ({model}; {words}), {operations} operations, "
                 f"{len(syncs)} syncs", began)

@@ -13,11 +13,12 @@ in `WATCHED` it asks `enter(call)`, after it `leave(call)`. `enter` answers None
     ("short", n)         a write is shortened to n bytes
 
 Invariants
-- A call that the hook does not change is seen by the program exactly as without us.
+- A call that the hook does not change is seen by the program exactly as without us; but a program that wants to
+  keep its memory to itself, because it holds a secret, may not.
 - Whatever happens here, no traced process outlives `run`: PTRACE_O_EXITKILL and a time limit see to it.
 
-Linux on x86-64 only; Python's standard library only. Not here: which calls get which fault (faultsweep), what
-a power cut keeps of them (powerloss).
+Linux on x86-64 only, and where ptrace is allowed (`why_not`); Python's standard library only. Not here: which
+calls get which fault (faultsweep), what a power cut keeps of them (powerloss).
 """
 import ctypes
 import errno
@@ -60,12 +61,23 @@ OPENS = frozenset("open openat openat2 creat".split())
 _TRACEME, _GETREGS, _SETREGS, _SYSCALL, _SETOPTIONS = 0, 12, 13, 24, 0x4200
 _OPTIONS = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x100000  # sysgood, fork, vfork, clone, exec, exitkill
 _EVENT_EXEC = 4
+_PRCTL, _PR_SET_DUMPABLE = 157, 4
 _WALL = 0x40000000
 _AT_FDCWD = -100
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
 _libc.ptrace.restype = ctypes.c_long
+
+
+def why_not():
+    """Why no program can be stopped at its system calls here; None when one can."""
+    if platform.system() != "Linux" or platform.machine() != "x86_64":
+        return f"not on {platform.system()} with {platform.machine()}"
+    pid = os.fork()
+    if pid == 0:
+        os._exit(1 if _libc.ptrace(_TRACEME, 0, 0, 0) else 0)
+    return "ptrace is forbidden" if os.waitpid(pid, 0)[1] else None
 
 
 class _Registers(ctypes.Structure):
@@ -171,8 +183,6 @@ class Tracer:
 
     def __init__(self, argv, enter, leave=None, cwd=None, stdin=None, stdout=None, stderr=None, timeout=20.0,
                  on_start=None):
-        if platform.machine() != "x86_64":
-            raise SystemExit("syshook: only for x86-64")
         self.argv, self.enter, self.leave, self.cwd = argv, enter, leave, cwd
         self.stdin, self.stdout, self.stderr, self.timeout = stdin, stdout, stderr, timeout
         # Called with the process's id once there is one, for whoever works beside it.
@@ -266,6 +276,10 @@ class Tracer:
         call = inside.get(pid)
         if call is None:
             call = inside[pid] = Call(pid, registers)
+            if (registers.orig_rax, registers.rdi, registers.rsi) == (_PRCTL, _PR_SET_DUMPABLE, 0):
+                # Without root we could not read what it writes any more.
+                registers.rsi = 1
+                _ptrace(_SETREGS, pid, 0, ctypes.addressof(registers))
             if self.is_running and call.name in WATCHED:
                 call.resolve()
                 call.action = self.enter(call)

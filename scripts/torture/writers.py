@@ -152,8 +152,9 @@ class Crowd(Scenario):
                     content += opened.read()
         except FileNotFoundError:
             return None
-        again = read_mark(logs, name)
-        if again is None or again["base"] != mark["base"]:
+        # A rotation has renamed before it moves the mark: what was opened may be the next segment already.
+        again, sealed = read_mark(logs, name), os.path.join(logs, f"{name}.{mark['base']:020d}.jsonl")
+        if again is None or again["base"] != mark["base"] or os.path.exists(sealed):
             return None
         return content[:mark["base"] + mark["length"]]
 
@@ -190,7 +191,7 @@ class Crowd(Scenario):
             self.queue(logs, "--redrive-all")
             self.emit_again(logs, list(self.offered.values()), self.acked)
             self.queue(logs)
-            return self.wrong + self.conserved(logs, before)
+            return self.wrong + self.conserved(logs, before) + self.second_opinion(logs)
         except Wrong as wrong:
             return [*self.wrong, str(wrong)]
 
@@ -216,8 +217,8 @@ def crowd(tools, scratch, report, rounds, seed=1):
     for wrong in work.run(logs) or [None]:
         report.add(work.name, {"trial": f"seed {seed}", "violations": [wrong] if wrong else []})
     shutil.rmtree(logs, ignore_errors=True)
-    report.tally("emits beside others", work.emitted)
-    report.tally("processes", rounds * PROCESSES + work.others)
+    report.tally("crowd", "emits beside others", work.emitted)
+    report.tally("crowd", "processes", rounds * PROCESSES + work.others)
     report.line("crowd", work.name, f"{rounds * PROCESSES} emitters, {PROCESSES} at a time, {work.killed} killed; "
                 f"{work.emitted} emits, {len(work.offered)} ids, {work.others} queue runs beside, "
                 f"{work.looks} looks by readers", began)

@@ -6,11 +6,17 @@
 #![expect(clippy::return_self_not_must_use, reason = "asserting is enough of a use")]
 #![expect(clippy::missing_panics_doc, reason = "a test that cannot set itself up has failed")]
 
+pub mod hostile;
+pub mod signature;
+
 use std::{
     fs,
     io::Write,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -86,7 +92,7 @@ impl Scratch {
         let stdin = stdin.to_vec();
         // In a thread, since a tool may answer before it has read everything; one that does not want to read
         // all of it is its own affair.
-        let writer = std::thread::spawn(move || drop(pipe.write_all(&stdin)));
+        let writer = thread::spawn(move || drop(pipe.write_all(&stdin)));
         let run = Run::of(child);
         writer.join().unwrap();
         run
@@ -122,6 +128,13 @@ impl Scratch {
         fs::write(&path, bytes).unwrap();
         path
     }
+
+    /// Writes a secret, with a line end as editors do, into a file of the scratch folder that nobody else reads.
+    pub fn secret(&self, file: &str, text: &str) -> PathBuf {
+        let path = self.write(file, format!("{text}\n"));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        path
+    }
 }
 
 impl Run {
@@ -153,12 +166,44 @@ impl Run {
     }
 }
 
+/// Waits until something is so.
+///
+/// # Panics
+/// When it is not within a minute.
+#[track_caller]
+pub fn wait_until(mut is_so: impl FnMut() -> bool) {
+    for _ in 0..6000 {
+        if is_so() {
+            return;
+        }
+        thread::park_timeout(Duration::from_millis(10));
+    }
+    panic!("it never happens");
+}
+
 /// Where cargo put a tool.
 pub fn tool_path(tool: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let path = test.parent().unwrap().parent().unwrap().join(tool);
     assert!(path.exists(), "{} is not built; run cargo test --workspace", path.display());
     path
+}
+
+/// The Python that has this package of `PyPI`, in an environment that scripts/test makes in the build folder.
+///
+/// # Panics
+/// When there is none, with how to get it.
+pub fn python(package: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let environments = test.ancestors().filter_map(|it| fs::read_dir(it.join("python")).ok()).flatten();
+    let found = environments
+        .map(|it| it.unwrap())
+        .filter(|it| it.file_name().to_string_lossy().starts_with(&format!("{package}-")))
+        .map(|it| it.path().join("bin/python"))
+        .find(|it| it.exists());
+    found.unwrap_or_else(|| {
+        panic!("no Python environment has {package}; scripts/test makes it (need_pypi of scripts/lib.sh)")
+    })
 }
 
 /// A valid milestone with this id.

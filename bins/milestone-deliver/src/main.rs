@@ -5,13 +5,14 @@
 //!   lock was let go is looked for once more, so that no wake-up falls between.
 //! - SIGTERM ends it after the attempt that is in flight; what came of that is on disk.
 //!
-//! Parts: `args` (the command line), `target` (the URL), `resolve` (addresses), `post` (the wire). How is
+//! Parts: `args` (the command line), `target` (the URL), `resolve` (addresses), `tcp` (connections), `post` (attempts). How is
 //! delivered stands in the library (`milepost::delivery`).
 
 mod args;
 mod post;
 mod resolve;
 mod target;
+mod tcp;
 
 use std::{
     env,

@@ -1,4 +1,4 @@
-//! One attempt on the wire: sign, post, read the answer. Only user of ureq, with `resolve` and `target`.
+//! One attempt on the wire: sign, post, read the answer. Only user of ureq, with `resolve`, `target` and `tcp`.
 //!
 //! # Invariants
 //! - Redirects are never followed, no proxy of the environment is used, nothing is decompressed.
@@ -33,8 +33,7 @@ use ureq::{
     http::{HeaderMap, Response},
     tls::{RootCerts, TlsConfig},
     unversioned::transport::{
-        Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, TcpConnector, Transport,
-        time::Duration::Exact,
+        Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, Transport,
     },
 };
 
@@ -42,6 +41,7 @@ use crate::{
     args::Args,
     resolve::{Forbidden, Lookup, Rules},
     target::Target,
+    tcp::Tcp,
 };
 
 /// The most bytes of an answer's body; the contract's answers have some hundred.
@@ -52,7 +52,7 @@ const HEADER_BYTES_MAX: usize = 16 << 10;
 const ANSWER_BYTES_MAX: u64 = 256 << 10;
 /// So much more for each item of a batch.
 const ITEM_BYTES_MAX: u64 = 2 << 10;
-/// So many different time limits a socket is given: setting one costs a system call, and most requests are quick.
+/// So many different time limits a socket is given.
 const TIMEOUT_STEPS: u32 = 64;
 /// The most time that connecting may take of the whole.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -124,9 +124,9 @@ impl Connections {
     pub fn connect(&self) -> Post {
         let traffic = Arc::new(Traffic::default());
         let connector =
-            ().chain(TcpConnector::default())
+            ().chain(Tcp { step: self.step })
                 .chain(RustlsConnector::default())
-                .chain(Counting { traffic: Arc::clone(&traffic), step: self.step });
+                .chain(Counting { traffic: Arc::clone(&traffic) });
         let agent = Agent::with_parts(self.config.clone(), connector, self.lookup.clone());
         Post { agent, common: self.clone(), traffic }
     }
@@ -270,7 +270,6 @@ fn is_timeout(error: &ureq::Error) -> bool {
 #[derive(Debug)]
 struct Counting {
     traffic: Arc<Traffic>,
-    step: Duration,
 }
 
 impl<In: Transport> Connector<In> for Counting {
@@ -279,8 +278,7 @@ impl<In: Transport> Connector<In> for Counting {
     fn connect(&self, _: &ConnectionDetails, chained: Option<In>) -> Result<Option<Self::Out>, ureq::Error> {
         let Some(inner) = chained else { return Ok(None) };
         self.traffic.has_connected.store(true, Relaxed);
-        let traffic = Arc::clone(&self.traffic);
-        Ok(Some(Counted { inner, traffic, step: self.step, is_broken: false }))
+        Ok(Some(Counted { inner, traffic: Arc::clone(&self.traffic) }))
     }
 }
 
@@ -288,20 +286,6 @@ impl<In: Transport> Connector<In> for Counting {
 struct Counted<In> {
     inner: In,
     traffic: Arc<Traffic>,
-    step: Duration,
-    is_broken: bool,
-}
-
-impl<In> Counted<In> {
-    /// The time limit, rounded up to a multiple of the step, so that most are the one that the socket has.
-    fn rounded(&self, timeout: NextTimeout) -> NextTimeout {
-        let Exact(left) = timeout.after else { return timeout };
-        let steps = u32::try_from(left.as_nanos().div_ceil(self.step.as_nanos())).unwrap_or(u32::MAX);
-        match self.step.checked_mul(steps) {
-            Some(rounded) if !left.is_zero() => NextTimeout { after: Exact(rounded), ..timeout },
-            _ => timeout,
-        }
-    }
 }
 
 impl<In: Transport> Transport for Counted<In> {
@@ -310,16 +294,12 @@ impl<In: Transport> Transport for Counted<In> {
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        let sent = self.inner.transmit_output(amount, self.rounded(timeout));
-        self.is_broken |= sent.is_err();
-        sent
+        self.inner.transmit_output(amount, timeout)
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
         let before = self.inner.buffers().input().len();
-        let timeout = self.rounded(timeout);
-        let progress = self.inner.await_input(timeout).inspect_err(|_| self.is_broken = true)?;
-        self.is_broken |= !progress;
+        let progress = self.inner.await_input(timeout)?;
         let more = self.inner.buffers().input().len().saturating_sub(before) as u64;
         let most = self.traffic.most.load(Relaxed);
         if self.traffic.received.fetch_add(more, Relaxed) + more > most {
@@ -328,10 +308,8 @@ impl<In: Transport> Transport for Counted<In> {
         Ok(progress)
     }
 
-    /// Without asking the system, which takes six calls a request: one that the other side has closed meanwhile
-    /// is found out by using it, and then the request is made once more over a new one.
     fn is_open(&mut self) -> bool {
-        !self.is_broken
+        self.inner.is_open()
     }
 
     fn is_tls(&self) -> bool {

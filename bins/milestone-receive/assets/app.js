@@ -4,11 +4,14 @@
 
 const feed = document.getElementById("feed");
 const state = document.getElementById("state");
-const EVIDENCE_SHOWN = 3; // as in page.rs
+const EVIDENCE_SHOWN = 3; // as in page/entry.rs
 const SHOWN_MAX = 500;
+const STALE_MS = 60_000;
 const RISKS = { "on-track": "On track", "at-risk": "At risk", blocked: "Blocked", completed: "Completed" };
-const chosen = { scope: feed.dataset.scope, risk: feed.dataset.risk };
-let after = Number(feed.dataset.after);
+// The page of one milestone has no feed, and needs no stream.
+const chosen = feed && { scope: feed.dataset.scope, risk: feed.dataset.risk, words: feed.dataset.words };
+const isLive = feed?.dataset.live === "true";
+let after = Number(feed?.dataset.after);
 let unseen = 0;
 
 // --- Times ---
@@ -19,7 +22,7 @@ const dayWords = new Intl.DateTimeFormat("en-GB", {
   weekday: "long", day: "numeric", month: "long", year: "numeric", timeZone: "UTC",
 });
 
-// As in page.rs: how long ago for the last day, else the time of that day.
+// As in page/times.rs: how long ago for the last day, else the time of that day.
 function relative(time) {
   const seconds = Math.floor((Date.now() - Date.parse(time)) / 1000);
   if (seconds < -60 || seconds >= 86400) return time.slice(11, 16);
@@ -29,18 +32,23 @@ function relative(time) {
 }
 
 function renewTimes() {
-  for (const it of feed.querySelectorAll(".when time")) {
+  for (const it of document.querySelectorAll(".when time")) {
     const words = relative(it.dateTime);
     if (it.textContent !== words) it.textContent = words;
   }
 }
 
-// --- One milestone, as write_item in page.rs makes it ---
+// --- One milestone, as `write_item` in page/entry.rs makes it ---
 
-// As visible in page.rs: what would turn the writing direction or is no character is spelled out.
+// As `visible` in html.rs: what would turn the writing direction or is no character is spelled out.
 function visible(text) {
   const unsafe = /(?![\t\n\r])[\p{Cc}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu;
   return text.replace(unsafe, (it) => `\\u{${it.codePointAt(0).toString(16)}}`);
+}
+
+// As `encode` in query.rs.
+function encoded(text) {
+  return encodeURIComponent(text).replace(/[!'()*]/g, (it) => `%${it.charCodeAt(0).toString(16).toUpperCase()}`);
 }
 
 function fill(item) {
@@ -55,7 +63,7 @@ function fill(item) {
   time.dateTime = item.timestampUtc;
   time.title = inFull(item.timestampUtc);
   time.textContent = relative(item.timestampUtc);
-  part(".scope").href = `/?scope=${encodeURIComponent(item.scope)}`;
+  part(".scope").href = `/?scope=${encoded(item.scope)}`;
   part(".scope bdi").textContent = visible(item.scope);
   part(".risk").classList.add(item.riskStatus);
   part(".risk").textContent = RISKS[item.riskStatus] ?? item.riskStatus;
@@ -63,7 +71,7 @@ function fill(item) {
   part(".next span[dir]").textContent = visible(item.nextAction);
   part(".source").textContent = item.source;
   const proof = part(".proof a");
-  proof.href = `#seq-${seq}`;
+  proof.href = `/?milestone=${encoded(item.milestoneId)}`;
   proof.title = `Received ${inFull(item.receivedAtUtc)}, hash ${head}`;
   proof.append(`№\u202f${seq} `, element("span", "hash", head.slice(0, 8)));
 
@@ -121,9 +129,17 @@ function element(name, className = "", text = "") {
 
 // --- Its place: newest time first, of equal times the one that came last ---
 
+// As `has` in item.rs.
+function has(item, words) {
+  const texts = [item.milestoneId, item.scope, item.claim, item.nextAction];
+  for (const it of item.evidence) texts.push(it.path ?? "", it.summary, it.ref ?? "");
+  return texts.some((it) => it.toLowerCase().includes(words));
+}
+
 function add(item) {
   if (chosen.scope && item.scope !== chosen.scope) return;
   if (chosen.risk && item.riskStatus !== chosen.risk) return;
+  if (chosen.words && !has(item, chosen.words)) return;
   if (document.getElementById(`seq-${item.seq}`)) return;
   document.getElementById("empty")?.remove();
   const li = fill(item);
@@ -158,23 +174,68 @@ function listOf(itsDay) {
   return section.querySelector("ol");
 }
 
-// --- The stream ---
+// --- The chart: counted by the server, fetched anew a moment after something came ---
 
-function show(className, words) {
-  state.hidden = false;
+let chartIsDue = 0;
+
+function renewChart() {
+  if (chartIsDue) return;
+  chartIsDue = setTimeout(async () => {
+    chartIsDue = 0;
+    try {
+      const answer = await fetch("/?limit=1", { headers: { accept: "text/html" } });
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const chart = page.getElementById("chart");
+      if (!chart) return;
+      const old = document.getElementById("chart");
+      if (old) old.replaceWith(document.importNode(chart, true));
+      else document.querySelector(".filters").before(document.importNode(chart, true));
+    } catch {
+      // It is as old as the rest of the page then.
+    }
+  }, 2000);
+}
+
+// --- The stream, and what is said about it ---
+
+const updated = document.getElementById("updated");
+let seenAt = Date.parse(updated?.dateTime ?? "");
+let isConnected = false;
+
+function show() {
+  const isOffline = !navigator.onLine || (!isConnected && Date.now() - seenAt > STALE_MS);
+  const [name, words] = isConnected
+    ? ["live", "Live"]
+    : isOffline
+      ? ["offline", "Offline"]
+      : ["stale", "Connecting…"];
+  const time = new Date(seenAt).toISOString();
+  state.parentElement.className = `state ${name}`;
   if (state.textContent !== words) state.textContent = words;
-  state.className = `state ${className}`;
+  updated.dateTime = time;
+  updated.textContent = `${isConnected ? "updated" : "as of"} ${time.slice(11, 16)} UTC`;
 }
 
 function connect() {
   const source = new EventSource(`/api/milestones/stream?after=${after}`);
-  source.addEventListener("open", () => show("live", "Live"));
+  const heard = () => {
+    isConnected = true;
+    seenAt = Date.now();
+    show();
+  };
+  source.addEventListener("open", heard);
   source.addEventListener("milestone", (event) => {
     after = Math.max(after, Number(event.lastEventId));
     add(JSON.parse(event.data));
+    heard();
+    renewChart();
   });
+  // More was missed than is sent again: the page as it is now has it.
+  source.addEventListener("reset", () => location.reload());
   source.addEventListener("error", () => {
-    show("waiting", "Reconnecting…");
+    if (isConnected) seenAt = Date.now();
+    isConnected = false;
+    show();
     // The browser connects again by itself, unless it was refused: then we do, a little later.
     if (source.readyState === EventSource.CLOSED) setTimeout(connect, 5000);
   });
@@ -186,9 +247,21 @@ document.addEventListener("visibilitychange", () => {
   document.title = "Milepost";
   renewTimes();
 });
+// An address without empty fields is one that people can read and pass on.
+document.getElementById("find")?.addEventListener("submit", (event) => {
+  for (const it of event.target.elements) it.disabled ||= it.name !== "" && it.value.trim() === "";
+});
+addEventListener("pageshow", () => {
+  for (const it of document.getElementById("find")?.elements ?? []) it.disabled = false;
+});
 const here = document.getElementById("here");
 if (here) here.textContent = location.origin;
-setInterval(renewTimes, 30000);
+setInterval(renewTimes, 30_000);
 renewTimes();
-show("waiting", "Connecting…");
-connect();
+if (isLive) {
+  addEventListener("online", show);
+  addEventListener("offline", show);
+  setInterval(show, 10_000);
+  show();
+  connect();
+}

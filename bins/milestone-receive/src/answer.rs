@@ -10,7 +10,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::Response,
 };
-use milepost::ingest::{Answer, Receipt, Status};
+use milepost::ingest::{Answer, Status};
 use serde::Serialize;
 use serde_json::json;
 
@@ -48,57 +48,15 @@ pub fn unavailable(reason: &str) -> Response {
     response
 }
 
-/// The item is refused for good; `milestone` and `event` name it where it is known.
-pub fn rejected(status: StatusCode, reason: String, id: Id) -> Response {
-    let (milestone_id, event_id) = id.split();
+/// The request is refused for good, before anything in it was looked at.
+pub fn rejected(status: StatusCode, reason: String) -> Response {
     let answer = Answer {
         ok: false,
         status: Status::Rejected,
-        milestone_id,
-        event_id,
+        milestone_id: None,
+        event_id: None,
         reason: Some(reason),
         receipt: None,
     };
     json(status, &answer)
-}
-
-/// The item is taken, now or before.
-pub fn taken(status: Status, id: Id, receipt: Receipt) -> Response {
-    let (milestone_id, event_id) = id.split();
-    let receipt = Some(receipt);
-    json(StatusCode::OK, &Answer { ok: true, status, milestone_id, event_id, reason: None, receipt })
-}
-
-/// Secret and clock fit.
-pub fn pong() -> Response {
-    let answer = Answer {
-        ok: true,
-        status: Status::Pong,
-        milestone_id: None,
-        event_id: None,
-        reason: None,
-        receipt: None,
-    };
-    json(StatusCode::OK, &answer)
-}
-
-/// What an answer is about.
-#[derive(Clone, Debug)]
-pub enum Id {
-    /// A milestone, by its id.
-    Milestone(String),
-    /// Another event, by its id.
-    Event(String),
-    /// Nothing that could be named.
-    Unknown,
-}
-
-impl Id {
-    fn split(self) -> (Option<String>, Option<String>) {
-        match self {
-            Id::Milestone(it) => (Some(it), None),
-            Id::Event(it) => (None, Some(it)),
-            Id::Unknown => (None, None),
-        }
-    }
 }

@@ -5,7 +5,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use milepost::{cli::Messages, signing::Verifier};
 use tokio::sync::{Semaphore, watch};
 
-use crate::{dead_letters::DeadLetters, feed::Feed, metrics::Metrics, store::Store};
+use crate::{
+    cache::Cache, dead_letters::DeadLetters, feed::Feed, metrics::Metrics, peers::Peers, store::Store,
+    syndication::PullFeed,
+};
 
 /// The receiver, as its request handlers see it.
 pub struct App {
@@ -15,6 +18,10 @@ pub struct App {
     pub store: Store,
     /// What readers get.
     pub feed: Arc<Feed>,
+    /// Answers that were made already.
+    pub cache: Cache,
+    /// Signs what apps pull, where the operator wants that.
+    pub pull_feed: Option<PullFeed>,
     /// What was refused.
     pub dead_letters: Arc<DeadLetters>,
     /// What is counted.
@@ -27,6 +34,8 @@ pub struct App {
     pub large_bodies: Arc<Semaphore>,
     /// Streams that may still be opened.
     pub streams: Arc<Semaphore>,
+    /// Streams by peer.
+    pub stream_peers: Arc<Peers>,
     /// True once the process is asked to end.
     pub stop: watch::Receiver<bool>,
 }
@@ -41,8 +50,8 @@ impl App {
 /// How the receiver stands in its network.
 #[derive(Clone, Debug)]
 pub struct Site {
-    /// Whether only this machine can reach the address it listens at.
-    pub is_loopback: bool,
+    /// Whether the operator has a door of its own, and is served nowhere else.
+    pub has_admin_door: bool,
     /// Names under which a reverse proxy offers it, lower case, without port.
     pub public_hosts: Vec<String>,
     /// The origin whose pages may read the feed, or `*`.

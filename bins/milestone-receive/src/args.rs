@@ -1,11 +1,11 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
 use milepost::units::{DurationArg, Size};
 
-use crate::item::ShowEvidence;
+use crate::{item::ShowEvidence, listen::Place};
 
 /// Take signed milestones over HTTP, keep them, and show the feed.
 #[derive(FromArgs, ArgsInfo)]
@@ -23,14 +23,14 @@ pub struct Args {
     #[argh(option, arg_name = "DIR")]
     pub logs: Option<PathBuf>,
 
-    /// address and port; port 0 takes a free one and says which (default: 127.0.0.1:8787)
-    #[argh(
-        option,
-        arg_name = "ADDR:PORT",
-        default = "SocketAddr::from(([127, 0, 0, 1], 8787))",
-        from_str_fn(address)
-    )]
-    pub listen: SocketAddr,
+    /// where to listen: address and port (port 0 takes a free one and says which), the path of a Unix socket, or
+    /// systemd; may be given several times (default: systemd's sockets where there are some, else 127.0.0.1:8787)
+    #[argh(option, arg_name = "WHERE")]
+    pub listen: Vec<Place>,
+
+    /// the operator's own address or Unix socket: with it metrics and dead letters are served nowhere else
+    #[argh(option, arg_name = "WHERE")]
+    pub admin_listen: Option<Place>,
 
     /// name under which a reverse proxy offers this receiver; may be given several times
     #[argh(option, arg_name = "NAME", from_str_fn(host_name))]
@@ -61,6 +61,14 @@ pub struct Args {
     #[argh(option, arg_name = "HOW")]
     pub show_evidence: Option<ShowEvidence>,
 
+    /// also serve the newest as signed ingest bodies at /milestones-feed.json, for apps that pull
+    #[argh(switch)]
+    pub pull_feed: bool,
+
+    /// file with the secret that signs those; never that of the ingest, since they could be posted
+    #[argh(option, arg_name = "FILE")]
+    pub feed_secret_file: Option<PathBuf>,
+
     /// origin whose pages may read the feed, such as `https://app.example`, or `*`
     #[argh(option, arg_name = "ORIGIN", from_str_fn(origin))]
     pub cors: Option<String>,
@@ -72,13 +80,6 @@ pub struct Args {
     /// say nothing about success; errors stay
     #[argh(switch, short = 'q')]
     pub quiet: bool,
-}
-
-fn address(text: &str) -> Result<SocketAddr, String> {
-    let with_name = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
-    with_name.as_deref().unwrap_or(text).parse().map_err(|_| {
-        "is no address: write 127.0.0.1:8787, [::1]:8787 or localhost:8787; port 0 takes a free one".into()
-    })
 }
 
 fn host_name(text: &str) -> Result<String, String> {

@@ -25,7 +25,7 @@ use tokio::{
 /// Bodies up to here are read at once; with all connections at it, that is 64 MiB.
 const SMALL_BYTES: usize = 64 << 10;
 /// Memory for all larger bodies together.
-pub const LARGE_BYTES_MAX: usize = 64 << 20;
+pub const LARGE_BYTES_MAX: usize = 16 << 20;
 /// A body must have come by then.
 pub const BODY_WAIT: Duration = Duration::from_secs(30);
 /// How much of a refused body is still read so that its sender sees the answer, and for how long.
@@ -38,7 +38,7 @@ pub struct Read {
     /// The bytes.
     pub bytes: Vec<u8>,
     /// The share of memory that it takes; kept until it is answered.
-    pub _share: Option<OwnedSemaphorePermit>,
+    pub share: Option<OwnedSemaphorePermit>,
 }
 
 /// Why a body was not read.
@@ -75,7 +75,7 @@ pub async fn read(
     loop {
         let piece = match timeout_at(deadline.into(), piece(&mut body)).await {
             Err(_late) => return Err(Failure::Slow),
-            Ok(None) => return Ok(Read { bytes, _share: share }),
+            Ok(None) => return Ok(Read { bytes, share }),
             Ok(Some(Err(_gone))) => return Err(Failure::BrokenOff),
             Ok(Some(Ok(piece))) => piece,
         };
@@ -83,7 +83,10 @@ pub async fn read(
             return Err(Failure::TooLarge(Some(body)));
         }
         if bytes.len() + piece.len() > SMALL_BYTES && share.is_none() {
-            let wanted = u32::try_from(bytes_max).unwrap_or(u32::MAX);
+            // Whoever announces no length may send as much as is allowed.
+            let wanted =
+                if announced > 0 { usize::try_from(announced).unwrap_or(bytes_max) } else { bytes_max };
+            let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
             match timeout(patience, Arc::clone(large).acquire_many_owned(wanted)).await {
                 Ok(Ok(it)) => share = Some(it),
                 _ => return Err(Failure::Crowded),

@@ -9,10 +9,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use milepost::{
-    Result, Timestamp,
-    journal::{Item, Journal, Position},
-};
+use milepost::{Result, Timestamp, journal::Journal};
 use serde::Serialize;
 
 use crate::{reason::Kept, record::RejectedLine};
@@ -48,13 +45,10 @@ pub struct DeadLetter {
 }
 
 impl DeadLetters {
-    /// Reads those of earlier runs.
+    /// Reads the last ones of earlier runs.
     pub fn read(&self, journal: &Journal) -> Result<()> {
-        let mut reader = journal.read_from(&Position::default())?;
-        while let Some(item) = reader.next_item()? {
-            if let Item::Line { text, .. } = item {
-                self.add(text);
-            }
+        for line in journal.last_lines(SHOWN_MAX)? {
+            self.add(&line);
         }
         Ok(())
     }

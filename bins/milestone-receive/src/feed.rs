@@ -4,52 +4,71 @@
 //! publishes a line after it is on disk and audited, never before.
 //!
 //! # Invariants
-//! - Memory is bounded whatever the feed's length: places (`latest`), [`STEPS_MAX`] offsets by seq, and
-//!   recent items up to [`RECENT_MAX`] and [`RECENT_BYTES_MAX`].
+//! - Memory is bounded whatever the feed's length: places (`latest`), blocks (`blocks`), and recent items up to
+//!   [`RECENT_MAX`] and [`RECENT_BYTES_MAX`].
 //! - Whoever asks for what follows seq N gets every later line once, in order: from memory, or else from the
 //!   journal.
-//! - A line that the disk damaged is passed over.
+//! - A start reads what came since the places were last remembered, in a file that may be deleted ([`VIEW`]).
+//! - A line that the disk damaged is told of, kept in quarantine, and passed over.
 //!
 //! Not here: who asks (`reads`, `stream`, `page`), what is shown of an item (`item`).
 
+mod blocks;
+mod days;
+
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use milepost::{
     Result, Timestamp,
-    event::RiskStatus,
-    journal::{self, JournalName, Lines, Reader},
+    cli::Messages,
+    event::{MilestoneEvent, RiskStatus},
+    ingest::Receipt,
+    journal::{self, Journal, Lines, Position, Reader, keep_in_quarantine},
     logs::Logs,
+    state_file::{self, Loaded},
 };
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 
+use self::blocks::{Block, Blocks};
+pub use self::days::Days;
 use crate::{
     item::{Item, ShowEvidence},
     latest::{self, Latest, Lists, Place},
 };
 
-/// Offsets by seq that are kept; when they are full, every second one is dropped.
-const STEPS_MAX: usize = 4096;
+/// What is remembered for the next start, relative to the logs folder.
+const VIEW: &str = ".index/receive.feed.view.json";
+const VIEW_VERSION: u32 = 1;
+/// Lines after which it is remembered anew: a start after a kill reads as many, in a fraction of a second.
+const LINES_UNREMEMBERED_MAX: u64 = 1 << 15;
 /// Items that a stream finds in memory.
 const RECENT_MAX: usize = 1024;
-/// Bytes of their JSON.
-const RECENT_BYTES_MAX: usize = 8 << 20;
-/// Items that are read from the journal at a time, and bytes of their JSON.
+/// Bytes of their lines.
+const RECENT_BYTES_MAX: usize = 4 << 20;
+/// Items that are read from the journal at a time, and bytes of their lines.
 const PAGE_ITEMS_MAX: usize = 64;
-const PAGE_BYTES_MAX: usize = 512 << 10;
-/// Reads of the journal at a time: they take turns on one disk anyway.
-const READS_MAX: usize = 4;
+const PAGE_BYTES_MAX: usize = 64 << 10;
+/// Reads of the journal at a time: half of the threads for what takes long (`THREADS_MAX` in main), so that readers
+/// never keep long batches from being examined.
+const READS_MAX: usize = 2;
+/// Lines that one question about the past looks at before it answers with what it has.
+const SCANNED_MAX: usize = 20_000;
+/// Damaged lines that are remembered as told.
+const DAMAGED_MAX: usize = 1000;
 
 /// The feed.
 #[derive(Debug)]
 pub struct Feed {
-    logs: Logs,
-    name: JournalName,
+    journal: Journal,
     show: ShowEvidence,
+    messages: Messages,
     state: Mutex<State>,
+    /// Offsets of damaged lines that were told of.
+    damaged: Mutex<BTreeSet<u64>>,
     /// The last seq, for those who wait for the next.
     last: watch::Sender<u64>,
     reads: Semaphore,
@@ -58,12 +77,43 @@ pub struct Feed {
 #[derive(Debug, Default)]
 struct State {
     latest: Latest,
-    steps: Steps,
+    blocks: Blocks,
+    days: Days,
     recent: VecDeque<Arc<Item>>,
     recent_bytes: usize,
     /// Logical offset up to which all this knows the journal.
     end: u64,
     head: String,
+    /// The last seq when the places were remembered.
+    remembered: u64,
+}
+
+/// What is remembered for the next start.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct View {
+    version: u32,
+    position: Position,
+    seq: u64,
+    head: String,
+    latest: Latest,
+    blocks: Blocks,
+    days: Days,
+}
+
+/// A milestone that was just appended.
+#[derive(Debug)]
+pub struct Published {
+    /// The logical offset of its line.
+    pub offset: u64,
+    /// The logical offset behind it.
+    pub end: u64,
+    /// The milestone.
+    pub event: MilestoneEvent,
+    /// Its place in the chain.
+    pub receipt: Receipt,
+    /// When it was received.
+    pub received_at: Timestamp,
 }
 
 /// What readers filter by.
@@ -73,7 +123,23 @@ pub struct Filter {
     pub scope: Option<String>,
     /// One risk status, or all.
     pub risk: Option<RiskStatus>,
+    /// From this time on, or always.
+    pub since: Option<Timestamp>,
+    /// With these words, in lower case, or with any.
+    pub words: Option<String>,
 }
+
+/// The newest milestones that were asked for, and where to go on.
+#[derive(Debug)]
+pub struct Page {
+    /// Newest first.
+    pub items: Vec<Arc<Item>>,
+    /// What is older begins before this time and seq; none when there is nothing older.
+    pub next: Option<Before>,
+}
+
+/// A place in the order by time: what stands before it is older.
+pub type Before = (Timestamp, u64);
 
 /// A reader's place in the feed.
 #[derive(Clone, Copy, Debug)]
@@ -115,42 +181,111 @@ impl Line {
     }
 }
 
+impl Filter {
+    fn takes(&self, event: &Event) -> bool {
+        self.scope.as_ref().is_none_or(|it| *it == event.scope)
+            && self.risk.is_none_or(|it| it == event.risk_status)
+            && self.since.is_none_or(|it| event.timestamp_utc >= it)
+    }
+}
+
 impl Feed {
-    /// A feed that knows nothing yet: see [`Feed::catch_up`].
-    pub fn new(logs: &Logs, name: JournalName, show: ShowEvidence) -> Feed {
+    /// A feed that knows nothing yet: see [`Feed::recall`] and [`Feed::catch_up`].
+    pub fn new(journal: Journal, show: ShowEvidence, messages: Messages) -> Feed {
         Feed {
-            logs: logs.clone(),
-            name,
+            journal,
             show,
+            messages,
             state: Mutex::default(),
+            damaged: Mutex::default(),
             last: watch::Sender::new(0),
             reads: Semaphore::new(READS_MAX),
         }
     }
 
-    /// Reads what the journal has beyond what is known. Returns where lines that are no records begin and end.
-    pub fn catch_up(&self) -> Result<Vec<(u64, u64)>> {
-        let mut reader = Reader::open_at(&self.logs, &self.name, self.state().end)?;
-        let mut damaged = Vec::new();
-        while let Some(item) = reader.next_item()? {
-            match item {
-                journal::Item::Line { offset, end, text } => {
-                    if !self.learn(offset, end, text, false) {
-                        damaged.push((offset, end));
-                    }
-                }
-                journal::Item::Overlong { offset, end } => {
-                    damaged.push((offset, end));
-                    self.state().end = end;
-                }
-            }
+    /// Takes over what an earlier run remembered, if it is about this journal.
+    pub fn recall(&self) {
+        let Ok(Loaded::Found(view)) = state_file::load::<View>(self.logs(), VIEW) else { return };
+        if view.version != VIEW_VERSION || self.journal.read_from(&view.position).is_err() {
+            return;
         }
-        Ok(damaged)
+        let View { position, seq, head, latest, blocks, days, .. } = view;
+        let mut state = self.state();
+        *state =
+            State { latest, blocks, days, end: position.offset, head, remembered: seq, ..State::default() };
+        self.last.send_replace(seq);
     }
 
-    /// Publishes a line that was appended at `offset` and ends at `end`.
-    pub fn publish(&self, offset: u64, end: u64, line: &[u8]) {
-        self.learn(offset, end, line.strip_suffix(b"\n").unwrap_or(line), true);
+    /// Remembers the places for the next start. Without that it reads the feed once.
+    pub fn remember(&self) {
+        let remembered = {
+            let state = self.state();
+            let seq = *self.last.borrow();
+            if state.remembered == seq {
+                return;
+            }
+            self.journal.position_at(state.end).and_then(|position| {
+                let (head, latest, blocks) = (state.head.clone(), state.latest.clone(), state.blocks.clone());
+                let days = state.days.clone();
+                let view = View { version: VIEW_VERSION, position, seq, head, latest, blocks, days };
+                drop(state);
+                state_file::save(self.logs(), VIEW, &view).map(|()| seq)
+            })
+        };
+        match remembered {
+            Ok(seq) => self.state().remembered = seq,
+            // A cache: nothing hangs on it.
+            Err(error) => self.messages.warn(error),
+        }
+    }
+
+    /// The same, when enough has come since.
+    pub fn remember_now_and_then(&self) {
+        if *self.last.borrow() > self.state().remembered + LINES_UNREMEMBERED_MAX {
+            self.remember();
+        }
+    }
+
+    /// Reads what the journal has beyond what is known.
+    pub fn catch_up(&self) -> Result<()> {
+        let mut reader = Reader::open_at(self.logs(), self.journal.name(), self.state().end)?;
+        while let Some(item) = reader.next_item()? {
+            let (offset, end) = match item {
+                journal::Item::Line { offset, end, text } => {
+                    if self.learn(offset, end, text) {
+                        continue;
+                    }
+                    (offset, end)
+                }
+                journal::Item::Overlong { offset, end } => {
+                    self.state().end = end;
+                    (offset, end)
+                }
+            };
+            self.tell_damage(offset, end)?;
+        }
+        Ok(())
+    }
+
+    /// Publishes what was appended, in order, right behind what is known.
+    pub fn publish(&self, published: impl Iterator<Item = Published>) {
+        let mut state = self.state();
+        let mut last = None;
+        for it in published {
+            let Published { offset, end, event, receipt, received_at } = it;
+            let place = Place { time: event.timestamp_utc, seq: receipt.seq, offset };
+            state.latest.add(place, &event.scope, event.risk_status);
+            state.blocks.add(receipt.seq, offset, event.timestamp_utc);
+            state.days.add(event.timestamp_utc, event.risk_status);
+            state.end = end;
+            state.head.clone_from(&receipt.head);
+            last = Some(receipt.seq);
+            let bytes = usize::try_from(end - offset).unwrap_or(usize::MAX);
+            state.remember(Arc::new(Item::new(event, receipt, received_at, bytes, self.show)));
+        }
+        if let Some(seq) = last {
+            self.last.send_replace(seq);
+        }
     }
 
     /// The last seq and its hash.
@@ -164,24 +299,67 @@ impl Feed {
         self.state().end
     }
 
+    /// How many milestones there are by day.
+    pub fn days(&self) -> Days {
+        self.state().days.clone()
+    }
+
+    /// About how many bytes were published after this seq; of what memory has not, as much as there can be.
+    pub fn bytes_after(&self, seq: u64) -> u64 {
+        let state = self.state();
+        if seq >= *self.last.borrow() {
+            return 0;
+        }
+        match state.recent.front() {
+            Some(first) if first.seq <= seq + 1 => {
+                let after = state.recent.iter().rev().take_while(|it| it.seq > seq);
+                after.map(|it| it.bytes as u64).sum()
+            }
+            _ => u64::MAX,
+        }
+    }
+
     /// Changes whenever something is published.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.last.subscribe()
     }
 
-    /// The newest milestones, newest first.
-    pub async fn newest(self: &Arc<Feed>, filter: Filter, limit: usize) -> Result<Vec<Arc<Item>>> {
+    /// The newest milestones before a place in the order by time, newest first.
+    pub async fn newest(
+        self: &Arc<Feed>,
+        filter: Filter,
+        before: Option<Before>,
+        limit: usize,
+    ) -> Result<Page> {
         {
             let state = self.state();
-            let known = state.latest.newest(filter.scope.as_deref(), filter.risk, limit);
-            if let latest::Answer::Known(places) = known {
+            if let Some(Found { places, next }) = state.known(&filter, before, limit) {
                 let recent: Option<Vec<_>> = places.iter().map(|it| state.recent(it.seq)).collect();
                 if let Some(items) = recent {
-                    return Ok(items);
+                    return Ok(Page { items, next });
                 }
             }
         }
-        self.off_the_loop(move |feed| feed.read_newest(&filter, limit)).await
+        self.off_the_loop(move |feed| feed.read_newest(&filter, before, limit)).await
+    }
+
+    /// The milestone whose line begins at `offset`; none when it is damaged.
+    pub async fn at(self: &Arc<Feed>, offset: u64) -> Result<Option<Item>> {
+        self.off_the_loop(move |feed| {
+            let line = feed.journal.lines().get(offset)?;
+            Ok(line.and_then(|it| Item::from_line(&it, feed.show)))
+        })
+        .await
+    }
+
+    /// The last lines of the journal, at most `count`, in order.
+    pub async fn last_lines(self: &Arc<Feed>, count: usize) -> Result<Vec<Vec<u8>>> {
+        self.off_the_loop(move |feed| feed.journal.last_lines(count)).await
+    }
+
+    /// How much of evidence readers see.
+    pub fn show(&self) -> ShowEvidence {
+        self.show
     }
 
     /// What follows `cursor`, in order, as much as makes a good piece; empty when nothing does yet. The
@@ -217,71 +395,134 @@ impl Feed {
         })
     }
 
-    /// Learns of one line; false when it is no record.
-    fn learn(&self, offset: u64, end: u64, line: &[u8], is_live: bool) -> bool {
+    /// Learns of one line that is read from the journal; false when it is no record.
+    fn learn(&self, offset: u64, end: u64, line: &[u8]) -> bool {
         let parsed: Option<Line> = Line::read(line);
-        let item = if is_live { Item::from_line(line, self.show).map(Arc::new) } else { None };
         let mut state = self.state();
         state.end = end;
         let Some(line) = parsed else { return false };
         let place = Place { time: line.event.timestamp_utc, seq: line.seq, offset };
         state.latest.add(place, &line.event.scope, line.event.risk_status);
-        state.steps.add(line.seq, offset);
+        state.blocks.add(line.seq, offset, place.time);
+        state.days.add(place.time, line.event.risk_status);
         state.head = line.hash;
-        if let Some(item) = item {
-            state.remember(item);
-        } else {
-            state.recent.clear();
-            state.recent_bytes = 0;
-        }
+        state.recent.clear();
+        state.recent_bytes = 0;
         self.last.send_replace(line.seq);
         true
     }
 
-    fn read_newest(&self, filter: &Filter, limit: usize) -> Result<Vec<Arc<Item>>> {
-        let scope = filter.scope.as_deref();
-        let mut answer = self.state().latest.newest(scope, filter.risk, limit);
-        if let (latest::Answer::Dropped, Some(scope)) = (&answer, scope) {
-            self.restore(scope)?;
-            answer = self.state().latest.newest(Some(scope), filter.risk, limit);
+    fn read_newest(&self, filter: &Filter, before: Option<Before>, limit: usize) -> Result<Page> {
+        let mut known = self.state().known(filter, before, limit);
+        if known.is_none()
+            && let Some(scope) = &filter.scope
+            && self.state().latest.is_dropped(scope)
+        {
+            if !self.restore(scope)? {
+                return Ok(Page { items: Vec::new(), next: None });
+            }
+            known = self.state().known(filter, before, limit);
         }
-        let latest::Answer::Known(places) = answer else { return Ok(Vec::new()) };
+        let Found { places, next } = match known {
+            Some(it) => it,
+            None => self.scan(filter, before, limit)?,
+        };
         let mut items = Vec::with_capacity(places.len());
-        let mut lines = Lines::new(&self.logs, &self.name);
+        let mut lines = self.journal.lines();
         for place in places {
             if let Some(item) = self.state().recent(place.seq) {
                 items.push(item);
-                continue;
-            }
-            if let Some(line) = lines.get(place.offset)?
-                && let Some(item) = Item::from_line(&line, self.show).filter(|it| it.seq == place.seq)
-            {
+            } else if let Some(item) = self.item_at(&mut lines, place)? {
                 items.push(Arc::new(item));
             }
         }
-        Ok(items)
+        Ok(Page { items, next })
     }
 
-    /// Makes the lists of a scope again by reading the whole feed.
-    fn restore(&self, scope: &str) -> Result<()> {
+    fn item_at(&self, lines: &mut Lines, place: Place) -> Result<Option<Item>> {
+        let Some(line) = lines.get(place.offset)? else { return Ok(None) };
+        let item = Item::from_line(&line, self.show).filter(|it| it.seq == place.seq);
+        if item.is_none() {
+            self.tell_damage(place.offset, place.offset + line.len() as u64 + 1)?;
+        }
+        Ok(item)
+    }
+
+    /// The newest before a place, from the journal: block by block, those with the latest times first.
+    fn scan(&self, filter: &Filter, before: Option<Before>, limit: usize) -> Result<Found> {
+        let (blocks, end) = {
+            let state = self.state();
+            (state.blocks.by_time(state.end), state.end)
+        };
+        let before = before.unwrap_or((Timestamp::from_millis(i64::MAX), u64::MAX));
+        let mut reader = Reader::open_at(self.logs(), self.journal.name(), 0)?;
+        let mut found: BTreeSet<Place> = BTreeSet::new();
+        let mut scanned = 0;
+        for (Block { offset, earliest, latest, .. }, block_end) in blocks {
+            // Nothing in this block or in those after it is newer than what is found already.
+            let is_enough =
+                found.len() > limit && found.iter().nth_back(limit).is_some_and(|it| it.time > latest);
+            if is_enough || filter.since.is_some_and(|it| latest < it) {
+                break;
+            }
+            if scanned > SCANNED_MAX && latest < before.0 {
+                // What is as new as this block may be older than something in it.
+                found.retain(|it| it.time > latest);
+                let mut found = Found::of(found, limit);
+                found.next.get_or_insert((latest, u64::MAX));
+                return Ok(found);
+            }
+            if earliest > before.0 {
+                continue;
+            }
+            reader.seek(offset);
+            while reader.offset() < block_end.min(end)
+                && let Some(item) = reader.next_item()?
+            {
+                scanned += 1;
+                let journal::Item::Line { offset, text, .. } = item else { continue };
+                let Some(Line { seq, event, .. }) = Line::read(text) else { continue };
+                if (event.timestamp_utc, seq) < before
+                    && filter.takes(&event)
+                    && filter.words.as_ref().is_none_or(|words| {
+                        // What is hidden cannot be searched for either.
+                        Item::from_line(text, self.show).is_some_and(|it| it.has(words))
+                    })
+                {
+                    found.insert(Place { time: event.timestamp_utc, seq, offset });
+                    if found.len() > limit + 1 {
+                        found.pop_first();
+                    }
+                }
+            }
+        }
+        Ok(Found::of(found, limit))
+    }
+
+    /// Makes the lists of a scope again by reading the whole feed; false when it has no milestone. Then nothing is
+    /// kept: whoever asks for scopes that never were must not drive out those that are.
+    fn restore(&self, scope: &str) -> Result<bool> {
         let mut lists = Lists::default();
-        let mut reader = Reader::open_at(&self.logs, &self.name, 0)?;
+        let mut reader = Reader::open_at(self.logs(), self.journal.name(), 0)?;
         let until = reader.end();
         add_scope(&mut lists, &mut reader, scope, until)?;
         // What came meanwhile is little; with the state held, nothing can come in between.
         let mut state = self.state();
         reader.refresh()?;
         add_scope(&mut lists, &mut reader, scope, state.end)?;
-        state.latest.restore(scope, lists);
-        Ok(())
+        let is_there = !lists.is_empty();
+        if is_there {
+            state.latest.restore(scope, lists);
+        }
+        Ok(is_there)
     }
 
     fn read_after(&self, from: Cursor) -> Result<(Vec<Arc<Item>>, Cursor)> {
         let (start, until) = {
             let state = self.state();
-            (from.offset.unwrap_or_else(|| state.steps.before(from.after + 1)), state.end)
+            (from.offset.unwrap_or_else(|| state.blocks.before(from.after + 1)), state.end)
         };
-        let mut reader = Reader::open_at(&self.logs, &self.name, start)?;
+        let mut reader = Reader::open_at(self.logs(), self.journal.name(), start)?;
         let (mut items, mut bytes, mut cursor) = (Vec::new(), 0, from);
         while items.len() < PAGE_ITEMS_MAX && bytes < PAGE_BYTES_MAX && reader.offset() < until {
             let Some(item) = reader.next_item()? else { break };
@@ -289,12 +530,34 @@ impl Feed {
                 && let Some(item) = Item::from_line(text, self.show).filter(|it| it.seq > cursor.after)
             {
                 cursor.after = item.seq;
-                bytes += item.json.len();
+                bytes += item.bytes;
                 items.push(Arc::new(item));
             }
         }
         cursor.offset = Some(reader.offset());
         Ok((items, cursor))
+    }
+
+    /// Keeps what is left of a damaged line and says so, once a run.
+    fn tell_damage(&self, offset: u64, end: u64) -> Result<()> {
+        {
+            let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+            if damaged.len() >= DAMAGED_MAX || !damaged.insert(offset) {
+                return Ok(());
+            }
+        }
+        let bytes = self.journal.bytes(offset, end)?;
+        let copy = keep_in_quarantine(self.logs(), self.journal.name(), offset, &bytes)?;
+        self.messages.warn(format!(
+            "{}: offset {offset}: the line is damaged and passed over; restore it from a backup; \
+             what is left of it is in {copy}",
+            self.journal.name().file()
+        ));
+        Ok(())
+    }
+
+    fn logs(&self) -> &Logs {
+        self.journal.logs()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -318,13 +581,47 @@ fn add_scope(lists: &mut Lists, reader: &mut Reader, scope: &str, until: u64) ->
     Ok(())
 }
 
+/// Places that were asked for, newest first, and where to go on.
+struct Found {
+    places: Vec<Place>,
+    next: Option<Before>,
+}
+
+impl Found {
+    /// The newest `limit` of `places`; when there are more, the rest is asked for next.
+    fn of(places: impl IntoIterator<Item = Place, IntoIter: DoubleEndedIterator>, limit: usize) -> Found {
+        let mut newest = places.into_iter().rev();
+        let places: Vec<Place> = newest.by_ref().take(limit).collect();
+        let next = newest.next().and(places.last()).map(|it| (it.time, it.seq));
+        Found { places, next }
+    }
+}
+
 impl State {
+    /// The answer to a question, as far as the lists have it.
+    fn known(&self, filter: &Filter, before: Option<Before>, limit: usize) -> Option<Found> {
+        if filter.words.is_some() {
+            return None;
+        }
+        let latest::Answer::Known(list) = self.latest.newest(filter.scope.as_deref(), filter.risk) else {
+            return None;
+        };
+        let is_asked = |it: &&Place| {
+            before.is_none_or(|before| (it.time, it.seq) < before)
+                && filter.since.is_none_or(|since| it.time >= since)
+        };
+        let is_all = list.len() < latest::TOP_MAX
+            || filter.since.is_some_and(|since| list.first().is_some_and(|it| it.time < since));
+        let found: Vec<Place> = list.iter().filter(is_asked).copied().collect();
+        (is_all || found.len() > limit).then(|| Found::of(found, limit))
+    }
+
     fn remember(&mut self, item: Arc<Item>) {
-        self.recent_bytes += item.json.len();
+        self.recent_bytes += item.bytes;
         self.recent.push_back(item);
         while self.recent.len() > RECENT_MAX || self.recent_bytes > RECENT_BYTES_MAX {
             let Some(oldest) = self.recent.pop_front() else { break };
-            self.recent_bytes -= oldest.json.len();
+            self.recent_bytes -= oldest.bytes;
         }
     }
 
@@ -337,59 +634,12 @@ impl State {
     fn recent_after(&self, seq: u64) -> Option<Vec<Arc<Item>>> {
         let first = self.recent.front()?.seq;
         let at = usize::try_from((seq + 1).checked_sub(first)?).ok()?;
-        Some(self.recent.iter().skip(at).take(PAGE_ITEMS_MAX).cloned().collect())
-    }
-}
-
-/// Offsets of some lines by their seq.
-#[derive(Debug)]
-struct Steps {
-    places: Vec<(u64, u64)>,
-    /// Every how many seqs one is kept.
-    stride: u64,
-}
-
-impl Default for Steps {
-    fn default() -> Steps {
-        Steps { places: Vec::new(), stride: 16 }
-    }
-}
-
-impl Steps {
-    fn add(&mut self, seq: u64, offset: u64) {
-        if !seq.is_multiple_of(self.stride) {
-            return;
-        }
-        self.places.push((seq, offset));
-        if self.places.len() >= STEPS_MAX {
-            self.stride *= 2;
-            let stride = self.stride;
-            self.places.retain(|it| it.0.is_multiple_of(stride));
-        }
-    }
-
-    /// An offset at or before the line with this seq.
-    fn before(&self, seq: u64) -> u64 {
-        let after = self.places.partition_point(|it| it.0 <= seq);
-        after.checked_sub(1).map_or(0, |at| self.places[at].1)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn steps_stay_few_and_never_lead_past_a_line() {
-        let mut steps = Steps::default();
-        for seq in 1..=1_000_000 {
-            steps.add(seq, seq * 10);
-        }
-        assert!(steps.places.len() < STEPS_MAX && steps.places.len() >= STEPS_MAX / 2 - 1);
-        for seq in [1, 2, 511, 512, 513, 777_777, 1_000_000, 2_000_000] {
-            let before = steps.before(seq);
-            assert!(before <= seq * 10, "{seq}");
-            assert!(seq > 1_000_000 || seq * 10 - before <= steps.stride * 10, "{seq}");
-        }
+        let mut bytes = 0;
+        let fits = |it: &&Arc<Item>| {
+            let fits = bytes < PAGE_BYTES_MAX;
+            bytes += it.bytes;
+            fits
+        };
+        Some(self.recent.iter().skip(at).take(PAGE_ITEMS_MAX).take_while(fits).cloned().collect())
     }
 }

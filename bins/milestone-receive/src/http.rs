@@ -3,23 +3,21 @@
 //! # Invariants
 //! - A peer that sends headers slowly, reads slowly, or opens many connections costs a bounded share:
 //!   [`HEADER_WAIT`], [`HEADER_BYTES_MAX`], [`CONNECTIONS_MAX`], and from other machines
-//!   [`PEER_CONNECTIONS_MAX`] each.
+//!   [`PEER_CONNECTIONS_MAX`] each. One that sends nothing costs a descriptor and no buffer.
 //! - Asked to end, it takes no new connection, finishes what is in flight, and is done within [`END_WAIT`].
 //! - A bug in a handler ends that connection and nothing else; the panic's message goes to the operator.
 //!
-//! Not here: which paths there are (`routes`), reading bodies (`body`).
+//! Not here: which paths there are (`routes`), reading bodies (`body`), sockets (`listen`), peers (`peers`).
 
-use std::{
-    collections::HashMap,
-    io,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
-    pin::pin,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{io, pin::pin, sync::Arc, time::Duration};
 
 use axum::Router;
-use hyper::server::conn::http1;
+use hyper::{
+    Request,
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -27,15 +25,23 @@ use hyper_util::{
 use milepost::cli::Messages;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite, Interest},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
     sync::{Semaphore, watch},
+    task::JoinSet,
     time::{sleep, timeout},
 };
 
-use crate::{metrics::Metrics, stall::Stalling};
+use crate::{
+    listen::{Listener, Socket},
+    metrics::Metrics,
+    peers::{Peer, Peers},
+    site::Door,
+    stall::Stalling,
+};
 
-/// Connections at a time; more wait in the kernel.
-const CONNECTIONS_MAX: usize = 1024;
+/// Connections at a time; more wait in the kernel. Ten thousand idle ones leave room for others.
+const CONNECTIONS_MAX: usize = 16 << 10;
 /// Connections of one peer; this machine's own are not limited, since a reverse proxy is one peer.
 const PEER_CONNECTIONS_MAX: u32 = 64;
 /// Time for the headers of a request, and for the silence before it.
@@ -49,63 +55,128 @@ const END_WAIT: Duration = Duration::from_secs(10);
 /// File descriptors that are not connections: journals, locks, indexes, and those who read them.
 const OTHER_FILES: u64 = 64;
 
-/// Serves connections until `stop` is true.
-pub async fn serve(
-    listener: TcpListener,
+/// What all connections share.
+#[derive(Clone)]
+struct House {
     router: Router,
     metrics: Arc<Metrics>,
     messages: Messages,
-    mut stop: watch::Receiver<bool>,
-) {
+    places: Arc<Semaphore>,
+    peers: Arc<Peers>,
+    stop: watch::Receiver<bool>,
+}
+
+/// Serves connections of all listeners until `stop` is true.
+pub async fn serve(
+    listeners: Vec<Listener>,
+    router: Router,
+    metrics: Arc<Metrics>,
+    messages: Messages,
+    stop: watch::Receiver<bool>,
+) -> io::Result<()> {
     let most = connections_max();
     let places = Arc::new(Semaphore::new(most));
-    let peers = Arc::new(Peers::default());
-    while !*stop.borrow() {
-        // First a place, then a connection: whoever finds none waits in the kernel, unaccepted.
-        let place = tokio::select! {
-            place = Arc::clone(&places).acquire_owned() => place,
-            _ = stop.changed() => break,
+    let house = House {
+        router,
+        metrics,
+        messages,
+        places: Arc::clone(&places),
+        peers: Arc::new(Peers::new(PEER_CONNECTIONS_MAX)),
+        stop,
+    };
+    let mut doors = JoinSet::new();
+    for Listener { socket, door, .. } in listeners {
+        let house = house.clone();
+        match socket {
+            Socket::Tcp(it) => doors.spawn(house.welcome(TcpListener::from_std(it)?, door)),
+            Socket::Unix(it) => doors.spawn(house.welcome(UnixListener::from_std(it)?, door)),
         };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.changed() => break,
-        };
-        let (stream, peer) = match accepted {
-            Ok(it) => it,
-            Err(cause) => {
-                if !is_peers_own(&cause) {
-                    messages.error(format!("cannot accept a connection: {cause}; trying again"));
-                    sleep(Duration::from_millis(200)).await;
-                }
-                continue;
-            }
-        };
-        let Some(guest) = peers.admit(peer.ip()) else { continue };
-        let (router, metrics, stop) = (router.clone(), Arc::clone(&metrics), stop.clone());
-        tokio::spawn(async move {
-            let _held = (place, guest, metrics.connections.hold());
-            connection(stream, router, stop).await;
-        });
     }
-    drop(listener);
+    doors.join_all().await;
     // All places are free when all connections have ended.
     let all = u32::try_from(most).unwrap_or(u32::MAX);
     if timeout(END_WAIT, places.acquire_many(all)).await.is_err() {
         messages.warn("some connections did not end in time and are cut off");
     }
+    Ok(())
 }
 
-async fn connection(stream: TcpStream, router: Router, mut stop: watch::Receiver<bool>) {
-    // An answer is one small write: waiting to join it with the next only delays it.
-    let _ = stream.set_nodelay(true);
+/// A listening socket of either kind.
+trait Welcoming: Send + 'static {
+    type Stream: Connected;
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+}
+
+/// A connection of either kind.
+trait Connected: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// Resolves when there is something to read.
+    fn has_sent(&self) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+impl House {
+    async fn welcome<L: Welcoming + Sync>(mut self, listener: L, door: Door)
+    where
+        L::Stream: Sync,
+    {
+        while !*self.stop.borrow() {
+            // First a place, then a connection: whoever finds none waits in the kernel, unaccepted.
+            let place = tokio::select! {
+                place = Arc::clone(&self.places).acquire_owned() => place,
+                _ = self.stop.changed() => break,
+            };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = self.stop.changed() => break,
+            };
+            let (stream, peer) = match accepted {
+                Ok(it) => it,
+                Err(cause) => {
+                    if !is_peers_own(&cause) {
+                        self.messages.error(format!("cannot accept a connection: {cause}; trying again"));
+                        sleep(Duration::from_millis(200)).await;
+                    }
+                    continue;
+                }
+            };
+            let Some(guest) = self.peers.admit(peer) else { continue };
+            let (router, metrics, stop) = (self.router.clone(), Arc::clone(&self.metrics), self.stop.clone());
+            tokio::spawn(async move {
+                let _held = (place, guest, metrics.connections.hold());
+                connection(stream, peer, door, router, stop).await;
+            });
+        }
+    }
+}
+
+async fn connection<S: Connected + Sync>(
+    stream: S,
+    peer: Peer,
+    door: Door,
+    routes: Router,
+    mut stop: watch::Receiver<bool>,
+) {
+    // Whoever connects and says nothing gets no buffers.
+    let sent = tokio::select! {
+        sent = timeout(HEADER_WAIT, stream.has_sent()) => matches!(sent, Ok(Ok(()))),
+        _ = stop.changed() => false,
+    };
+    if !sent {
+        return;
+    }
     let io = TokioIo::new(Stalling::new(stream));
+    let answers = TowerToHyperService::new(routes);
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(door);
+        answers.call(request)
+    });
     let mut served = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_WAIT)
             .max_header_size(HEADER_BYTES_MAX)
             .max_buf_size(BUFFER_BYTES)
-            .serve_connection(io, TowerToHyperService::new(router))
+            .serve_connection(io, service)
     );
     let mut is_ending = *stop.borrow();
     if is_ending {
@@ -122,6 +193,37 @@ async fn connection(stream: TcpStream, router: Router, mut stop: watch::Receiver
                 }
             }
         }
+    }
+}
+
+impl Welcoming for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, Peer)> {
+        let (stream, address) = TcpListener::accept(self).await?;
+        // An answer is one small write: waiting to join it with the next only delays it.
+        let _ = stream.set_nodelay(true);
+        Ok((stream, Peer::of(address.ip())))
+    }
+}
+
+impl Welcoming for UnixListener {
+    type Stream = UnixStream;
+
+    async fn accept(&self) -> io::Result<(UnixStream, Peer)> {
+        UnixListener::accept(self).await.map(|(stream, _)| (stream, Peer::here()))
+    }
+}
+
+impl Connected for TcpStream {
+    async fn has_sent(&self) -> io::Result<()> {
+        self.ready(Interest::READABLE).await.map(drop)
+    }
+}
+
+impl Connected for UnixStream {
+    async fn has_sent(&self) -> io::Result<()> {
+        self.ready(Interest::READABLE).await.map(drop)
     }
 }
 
@@ -143,78 +245,4 @@ fn connections_max() -> usize {
     limit.current = Some(wanted.min(limit.maximum.unwrap_or(u64::MAX)));
     let files = if setrlimit(Resource::Nofile, limit).is_ok() { limit.current.unwrap_or(soft) } else { soft };
     usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(CONNECTIONS_MAX).clamp(1, CONNECTIONS_MAX)
-}
-
-/// Connections by peer.
-#[derive(Debug, Default)]
-struct Peers(Mutex<HashMap<IpAddr, u32>>);
-
-/// A connection that was admitted; counted until it is dropped.
-struct Guest {
-    peers: Arc<Peers>,
-    peer: Option<IpAddr>,
-}
-
-impl Peers {
-    /// Counts a connection, unless its peer has too many.
-    fn admit(self: &Arc<Peers>, peer: IpAddr) -> Option<Guest> {
-        let peer = block_of(peer);
-        if peer.is_loopback() {
-            return Some(Guest { peers: Arc::clone(self), peer: None });
-        }
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(peer).or_default();
-        if *count >= PEER_CONNECTIONS_MAX {
-            return None;
-        }
-        *count += 1;
-        Some(Guest { peers: Arc::clone(self), peer: Some(peer) })
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let Some(peer) = self.peer else { return };
-        let mut counts = self.peers.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&peer) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&peer);
-            }
-        }
-    }
-}
-
-/// What counts as one peer: an IPv4 address, or the /64 that one IPv6 customer has.
-fn block_of(peer: IpAddr) -> IpAddr {
-    match peer.to_canonical() {
-        IpAddr::V6(it) if !it.is_loopback() => IpAddr::V6(Ipv6Addr::from_bits(it.to_bits() >> 64 << 64)),
-        it => it,
-    }
-}
-
-/// Whether only this machine can reach an address.
-pub fn is_loopback(address: SocketAddr) -> bool {
-    address.ip().to_canonical().is_loopback()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_peer_has_its_share_and_this_machine_has_none() {
-        let peers = Arc::new(Peers::default());
-        let address = |text: &str| text.parse::<IpAddr>().unwrap();
-        let guests: Vec<_> = (0..PEER_CONNECTIONS_MAX)
-            .map(|it| peers.admit(address(&format!("2001:db8::{it:x}"))).expect("admitted"))
-            .collect();
-        assert!(peers.admit(address("2001:db8::ffff:1")).is_none());
-        assert!(peers.admit(address("2001:db8:0:1::1")).is_some());
-        drop(guests);
-        assert!(peers.0.lock().unwrap().is_empty());
-        let own: Vec<_> =
-            (0..2 * PEER_CONNECTIONS_MAX).map(|_| peers.admit(address("::ffff:127.0.0.1"))).collect();
-        assert!(own.iter().all(Option::is_some));
-    }
 }

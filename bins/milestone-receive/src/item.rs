@@ -6,7 +6,7 @@
 //!
 //! Not here: how an item becomes HTML (`page`) or an event of the stream (`stream`).
 
-use std::str::FromStr;
+use std::{str::FromStr, sync::OnceLock};
 
 use milepost::{
     Timestamp,
@@ -50,8 +50,9 @@ pub struct Item {
     pub head: String,
     /// The event, with its evidence as far as it is shown; an empty path is a hidden one.
     pub event: MilestoneEvent,
-    /// The item as JSON.
-    pub json: String,
+    /// About how much memory it takes.
+    pub bytes: usize,
+    json: OnceLock<String>,
 }
 
 #[derive(Deserialize)]
@@ -95,26 +96,58 @@ impl Item {
     pub fn from_line(line: &[u8], show: ShowEvidence) -> Option<Item> {
         // serde_json does not look into fields that it passes over: a damaged line would pass as whole.
         let line = std::str::from_utf8(line).ok()?;
-        let Line { seq, received_at_utc, mut event, hash } = serde_json::from_str(line).ok()?;
+        let Line { seq, received_at_utc, event, hash } = serde_json::from_str(line).ok()?;
+        Some(Item::new(event, Receipt { seq, head: hash }, received_at_utc, line.len(), show))
+    }
+
+    /// The item of a milestone in the feed whose line has so many bytes.
+    pub fn new(
+        mut event: MilestoneEvent,
+        receipt: Receipt,
+        received_at: Timestamp,
+        bytes: usize,
+        show: ShowEvidence,
+    ) -> Item {
         for it in &mut event.evidence {
             hide(it, show);
         }
-        let receipt = Receipt { seq, head: hash };
-        let shown = Shown {
-            milestone_id: &event.milestone_id,
-            timestamp_utc: event.timestamp_utc,
-            scope: &event.scope,
-            claim: &event.claim,
-            evidence: event.evidence.iter().map(ShownEvidence::of).collect(),
-            risk_status: event.risk_status,
-            next_action: &event.next_action,
-            source: event.source,
-            seq,
-            received_at_utc,
-            receipt: &receipt,
-        };
-        let json = serde_json::to_string(&shown).ok()?;
-        Some(Item { seq, received_at: received_at_utc, head: receipt.head, event, json })
+        let Receipt { seq, head } = receipt;
+        Item { seq, received_at, head, event, bytes, json: OnceLock::new() }
+    }
+
+    /// The item as JSON, made when the first reader asks for it.
+    pub fn json(&self) -> &str {
+        self.json.get_or_init(|| {
+            let Item { seq, received_at, head, event, .. } = self;
+            let shown = Shown {
+                milestone_id: &event.milestone_id,
+                timestamp_utc: event.timestamp_utc,
+                scope: &event.scope,
+                claim: &event.claim,
+                evidence: event.evidence.iter().map(ShownEvidence::of).collect(),
+                risk_status: event.risk_status,
+                next_action: &event.next_action,
+                source: event.source,
+                seq: *seq,
+                received_at_utc: *received_at,
+                receipt: &Receipt { seq: *seq, head: head.clone() },
+            };
+            // Our own types always have a JSON form.
+            serde_json::to_string(&shown).unwrap_or_default()
+        })
+    }
+
+    /// Whether some text of the milestone holds these words, which are in lower case. As `has` in `app.js`.
+    pub fn has(&self, words: &str) -> bool {
+        let event = &self.event;
+        let of_evidence = event.evidence.iter().flat_map(|it| {
+            [it.path.as_str(), it.summary.as_str(), it.reference.as_deref().unwrap_or_default()]
+        });
+        let mut texts = [&event.milestone_id, &event.scope, &event.claim, &event.next_action]
+            .map(String::as_str)
+            .into_iter()
+            .chain(of_evidence);
+        texts.any(|it| it.to_lowercase().contains(words))
     }
 }
 
@@ -130,7 +163,7 @@ impl ShownEvidence<'_> {
 }
 
 /// Takes out of an evidence what is not shown.
-fn hide(evidence: &mut Evidence, show: ShowEvidence) {
+pub fn hide(evidence: &mut Evidence, show: ShowEvidence) {
     match show {
         ShowEvidence::Full => {}
         ShowEvidence::Basename => {
@@ -167,7 +200,7 @@ mod tests {
     );
 
     fn json(show: ShowEvidence) -> String {
-        Item::from_line(LINE.as_bytes(), show).unwrap().json
+        Item::from_line(LINE.as_bytes(), show).unwrap().json().to_owned()
     }
 
     #[test]

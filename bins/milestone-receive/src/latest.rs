@@ -7,20 +7,19 @@
 //! - Memory is bounded: [`TOP_MAX`] places a list, [`SCOPES_MAX`] scopes. A scope that was dropped is not
 //!   forgotten silently: asking for it answers [`Answer::Dropped`], and the caller reads the feed once.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    hash::{BuildHasher, RandomState},
-};
+use std::collections::{BTreeSet, HashMap};
 
-use milepost::{Timestamp, event::RiskStatus};
+use milepost::{Timestamp, event::RiskStatus, identity};
+use serde::{Deserialize, Serialize};
 
 /// The most places of one list, and so the most that a reader may ask for.
 pub const TOP_MAX: usize = 200;
-/// Scopes whose lists are kept: with all lists full about 30 MB, in practice far less.
-const SCOPES_MAX: usize = 512;
+/// Scopes whose lists are kept: with all lists full about 15 MB, in practice far less.
+const SCOPES_MAX: usize = 256;
 
 /// Where a milestone is, ordered by how new it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "(i64, u64, u64)", into = "(i64, u64, u64)")]
 pub struct Place {
     /// When it happened.
     pub time: Timestamp,
@@ -30,17 +29,32 @@ pub struct Place {
     pub offset: u64,
 }
 
+impl From<(i64, u64, u64)> for Place {
+    fn from((millis, seq, offset): (i64, u64, u64)) -> Place {
+        Place { time: Timestamp::from_millis(millis), seq, offset }
+    }
+}
+
+impl From<Place> for (i64, u64, u64) {
+    fn from(it: Place) -> (i64, u64, u64) {
+        (it.time.millis(), it.seq, it.offset)
+    }
+}
+
 /// What is known of a question.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// The newest places, newest first.
-    Known(Vec<Place>),
+pub enum Answer<'a> {
+    /// The newest places, oldest first: all there are, if they are fewer than [`TOP_MAX`].
+    Known(&'a BTreeSet<Place>),
     /// The scope's lists were dropped; whoever asks must make them again ([`Lists`]).
     Dropped,
 }
 
+/// The list of a scope that nobody has named yet.
+static NOTHING: BTreeSet<Place> = BTreeSet::new();
+
 /// The newest of one scope, or of all.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Lists {
     all: BTreeSet<Place>,
     /// In the order of [`risk_index`].
@@ -50,12 +64,11 @@ pub struct Lists {
 }
 
 /// All lists.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Latest {
     overall: Lists,
-    /// By a keyed hash of 128 bits instead of the name, which may be long: nobody can make two names meet.
-    by_scope: HashMap<u128, Lists>,
-    keys: (RandomState, RandomState),
+    /// By a hash of 128 bits instead of the name, which may be long.
+    by_scope: HashMap<String, Lists>,
     any_dropped: bool,
 }
 
@@ -63,17 +76,22 @@ impl Lists {
     /// Adds a milestone, dropping the oldest where a list is full.
     pub fn add(&mut self, place: Place, risk: RiskStatus) {
         for list in [&mut self.all, &mut self.by_risk[risk_index(risk)]] {
-            list.insert(place);
-            if list.len() > TOP_MAX {
+            if list.len() < TOP_MAX {
+                list.insert(place);
+            } else if list.first().is_some_and(|it| *it < place) && list.insert(place) {
                 list.pop_first();
             }
         }
         self.last_seq = self.last_seq.max(place.seq);
     }
 
-    fn newest(&self, risk: Option<RiskStatus>, limit: usize) -> Vec<Place> {
-        let list = risk.map_or(&self.all, |it| &self.by_risk[risk_index(it)]);
-        list.iter().rev().take(limit).copied().collect()
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    fn of(&self, risk: Option<RiskStatus>) -> &BTreeSet<Place> {
+        risk.map_or(&self.all, |it| &self.by_risk[risk_index(it)])
     }
 }
 
@@ -81,7 +99,7 @@ impl Latest {
     /// Adds a milestone.
     pub fn add(&mut self, place: Place, scope: &str, risk: RiskStatus) {
         self.overall.add(place, risk);
-        let hash = self.hash(scope);
+        let hash = hash(scope);
         if let Some(lists) = self.by_scope.get_mut(&hash) {
             lists.add(place, risk);
         } else if !self.any_dropped {
@@ -93,33 +111,39 @@ impl Latest {
     }
 
     /// The newest places, of one scope or all, of one risk status or all.
-    pub fn newest(&self, scope: Option<&str>, risk: Option<RiskStatus>, limit: usize) -> Answer {
-        let Some(scope) = scope else { return Answer::Known(self.overall.newest(risk, limit)) };
-        match self.by_scope.get(&self.hash(scope)) {
-            Some(lists) => Answer::Known(lists.newest(risk, limit)),
+    pub fn newest(&self, scope: Option<&str>, risk: Option<RiskStatus>) -> Answer<'_> {
+        let Some(scope) = scope else { return Answer::Known(self.overall.of(risk)) };
+        match self.by_scope.get(&hash(scope)) {
+            Some(lists) => Answer::Known(lists.of(risk)),
             None if self.any_dropped => Answer::Dropped,
-            None => Answer::Known(Vec::new()),
+            None => Answer::Known(&NOTHING),
         }
+    }
+
+    /// Whether the lists of a scope must be made again.
+    pub fn is_dropped(&self, scope: &str) -> bool {
+        self.newest(Some(scope), None) == Answer::Dropped
     }
 
     /// Takes over lists that were made by reading the whole feed.
     pub fn restore(&mut self, scope: &str, lists: Lists) {
-        self.keep(self.hash(scope), lists);
+        self.keep(hash(scope), lists);
     }
 
-    fn keep(&mut self, hash: u128, lists: Lists) {
+    fn keep(&mut self, hash: String, lists: Lists) {
         if self.by_scope.len() >= SCOPES_MAX
-            && let Some(quietest) = self.by_scope.iter().min_by_key(|it| it.1.last_seq).map(|it| *it.0)
+            && let Some(quietest) = self.by_scope.iter().min_by_key(|it| it.1.last_seq).map(|it| it.0.clone())
         {
             self.by_scope.remove(&quietest);
             self.any_dropped = true;
         }
         self.by_scope.insert(hash, lists);
     }
+}
 
-    fn hash(&self, scope: &str) -> u128 {
-        u128::from(self.keys.0.hash_one(scope)) << 64 | u128::from(self.keys.1.hash_one(scope))
-    }
+/// A name that nobody can make two scopes share, of the same length for all.
+fn hash(scope: &str) -> String {
+    identity::trace_id(scope)
 }
 
 /// Place of a risk status in the lists.
@@ -140,9 +164,9 @@ mod tests {
         Place { time: Timestamp::from_millis(time), seq, offset: seq * 100 }
     }
 
-    fn seqs(answer: Answer) -> Vec<u64> {
+    fn seqs(answer: Answer<'_>, limit: usize) -> Vec<u64> {
         match answer {
-            Answer::Known(places) => places.iter().map(|it| it.seq).collect(),
+            Answer::Known(places) => places.iter().rev().take(limit).map(|it| it.seq).collect(),
             Answer::Dropped => panic!("dropped"),
         }
     }
@@ -153,10 +177,10 @@ mod tests {
         for (seq, time) in [(1, 30), (2, 10), (3, 30), (4, 20)] {
             latest.add(place(time, seq), "s", RiskStatus::OnTrack);
         }
-        assert_eq!(seqs(latest.newest(None, None, 10)), [3, 1, 4, 2]);
-        assert_eq!(seqs(latest.newest(Some("s"), Some(RiskStatus::OnTrack), 2)), [3, 1]);
-        assert_eq!(seqs(latest.newest(Some("s"), Some(RiskStatus::Blocked), 2)), [0; 0]);
-        assert_eq!(seqs(latest.newest(Some("t"), None, 2)), [0; 0]);
+        assert_eq!(seqs(latest.newest(None, None), 10), [3, 1, 4, 2]);
+        assert_eq!(seqs(latest.newest(Some("s"), Some(RiskStatus::OnTrack)), 2), [3, 1]);
+        assert_eq!(seqs(latest.newest(Some("s"), Some(RiskStatus::Blocked)), 2), [0; 0]);
+        assert_eq!(seqs(latest.newest(Some("t"), None), 2), [0; 0]);
     }
 
     #[test]
@@ -165,13 +189,13 @@ mod tests {
         for seq in 1..=1000 {
             latest.add(place(i64::try_from(seq * 7919 % 1009).unwrap(), seq), "s", RiskStatus::AtRisk);
         }
-        let newest = latest.newest(None, None, TOP_MAX);
+        let newest = latest.newest(None, None);
         let Answer::Known(places) = newest else { panic!("known") };
         assert_eq!(places.len(), TOP_MAX);
         let mut all: Vec<_> =
             (1..=1000).map(|seq| place(i64::try_from(seq * 7919 % 1009).unwrap(), seq)).collect();
         all.sort_unstable_by(|a, b| b.cmp(a));
-        assert_eq!(places, all[..TOP_MAX]);
+        assert!(places.iter().rev().eq(&all[..TOP_MAX]));
     }
 
     #[test]
@@ -180,17 +204,17 @@ mod tests {
         for seq in 0..=SCOPES_MAX as u64 {
             latest.add(place(0, seq), &format!("s{seq}"), RiskStatus::OnTrack);
         }
-        assert_eq!(latest.newest(Some("s0"), None, 1), Answer::Dropped);
-        assert_eq!(latest.newest(Some("never"), None, 1), Answer::Dropped);
-        assert_eq!(seqs(latest.newest(Some("s2"), None, 1)), [2]);
+        assert_eq!(latest.newest(Some("s0"), None), Answer::Dropped);
+        assert_eq!(latest.newest(Some("never"), None), Answer::Dropped);
+        assert_eq!(seqs(latest.newest(Some("s2"), None), 1), [2]);
         // A dropped scope that goes on must not come back with its past missing.
         latest.add(place(9, 9999), "s0", RiskStatus::OnTrack);
-        assert_eq!(latest.newest(Some("s0"), None, 1), Answer::Dropped);
+        assert_eq!(latest.newest(Some("s0"), None), Answer::Dropped);
         let mut lists = Lists::default();
         lists.add(place(0, 0), RiskStatus::OnTrack);
         lists.add(place(9, 9999), RiskStatus::OnTrack);
         latest.restore("s0", lists);
-        assert_eq!(seqs(latest.newest(Some("s0"), None, 9)), [9999, 0]);
+        assert_eq!(seqs(latest.newest(Some("s0"), None), 9), [9999, 0]);
         assert!(latest.by_scope.len() <= SCOPES_MAX);
     }
 }

@@ -10,15 +10,15 @@
 use std::collections::HashMap;
 
 use milepost::{
-    Error, Kind, Result,
-    audit::{Action, Draft, Outcome},
+    Error, Kind, Result, Timestamp,
+    audit::{Action, Detail, Draft, Outcome},
     chain::Chain,
     clock,
     index::{Index, KeysOf},
     ingest::Receipt,
-    journal::{Batch, Journal, Lines},
+    journal::{Batch, Journal, Lines, Writer},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::record::{Entry, Refused};
 
@@ -42,22 +42,19 @@ pub enum Decision {
     Conflict(u64),
 }
 
-/// A line that was appended, with its newline.
+/// A line that was appended.
 #[derive(Debug)]
 pub struct Appended {
+    /// Which of the offered entries it is.
+    pub at: usize,
     /// Its logical offset.
     pub offset: u64,
     /// The logical offset behind it.
     pub end: u64,
-    /// The line.
-    pub line: Vec<u8>,
-}
-
-/// An entry of the batch that is being made.
-struct Pending<'a, T> {
-    entry: &'a T,
-    offset: u64,
-    receipt: Receipt,
+    /// Its place in the chain.
+    pub receipt: Receipt,
+    /// When it was received.
+    pub received_at: Timestamp,
 }
 
 /// Where an identity was found.
@@ -78,37 +75,35 @@ impl Ledger {
         &self.journal
     }
 
-    /// The logical offset behind the last line that was appended here.
-    pub fn end(&self) -> u64 {
-        self.end
-    }
-
-    /// Appends the entries that are new. Decisions are in the order of `offered`.
+    /// Appends the entries that are new, as many as make one batch. Decisions are about the first of `offered`,
+    /// in order; whoever has more comes again.
     pub fn append<T: Entry>(&mut self, offered: &[T]) -> Result<(Vec<Decision>, Vec<Appended>)> {
         let mut writer = self.journal.write()?;
         // Taken out, and put back at the end: whatever fails in between leaves none.
-        let mut index = match self.index.take() {
-            // Only a batch that failed after it was on disk makes the journal longer than we know.
-            Some(it) if self.end == writer.end() => it,
-            _ => Index::open(&self.journal, self.names_of)?,
-        };
+        let mut index = self.index_behind(&writer)?;
         self.end = writer.end();
         let mut chain = writer.chain()?;
         let now = clock::now();
         let mut lines = self.journal.lines();
         let mut batch = Batch::default();
-        let mut pending: Vec<Pending<'_, T>> = Vec::new();
-        let mut pending_names: HashMap<String, usize> = HashMap::new();
+        let mut appended: Vec<Appended> = Vec::with_capacity(offered.len());
+        // By name, which of `appended`.
+        let mut pending: HashMap<String, Vec<usize>> = HashMap::with_capacity(offered.len());
         let mut decisions = Vec::with_capacity(offered.len());
-        let mut appended = Vec::new();
 
-        for entry in offered {
+        for (at, entry) in offered.iter().enumerate() {
+            if batch.is_full() {
+                break;
+            }
             let names = entry.names();
-            let found = match names.iter().find_map(|it| pending_names.get(it)) {
-                Some(at) => {
-                    let Pending { entry: first, offset, receipt } = &pending[*at];
-                    Some(Found { same: first.is_same(entry), offset: *offset, receipt: receipt.clone() })
-                }
+            let of_batch = names.iter().filter_map(|it| pending.get(it)).flatten().find_map(|it| {
+                let Appended { at, offset, receipt, .. } = &appended[*it];
+                let first = &offered[*at];
+                let found = Found { same: first.is_same(entry), offset: *offset, receipt: receipt.clone() };
+                first.is_kin(entry).then_some(found)
+            });
+            let found = match of_batch {
+                Some(found) => Some(found),
                 None => find(&mut lines, &mut index, entry, &names)?,
             };
             decisions.push(match found {
@@ -126,9 +121,11 @@ impl Ledger {
                     batch.audit(draft(entry, Outcome::Appended, self.detail(offset, seq)));
                     chain = Chain { seq, head: head.clone() };
                     let receipt = Receipt { seq, head };
-                    pending_names.extend(names.into_iter().map(|it| (it, pending.len())));
-                    pending.push(Pending { entry, offset, receipt: receipt.clone() });
-                    appended.push(Appended { offset, end: offset + line.len() as u64, line });
+                    for name in names {
+                        pending.entry(name).or_default().push(appended.len());
+                    }
+                    let end = offset + line.len() as u64;
+                    appended.push(Appended { at, offset, end, receipt: receipt.clone(), received_at: now });
                     Decision::New(receipt)
                 }
             });
@@ -138,9 +135,14 @@ impl Ledger {
         if !batch.is_empty() {
             writer.append(&batch)?;
         }
-        for it in &appended {
-            index.add(it.offset, it.end, &it.line);
-            self.end = it.end;
+        for (name, entries) in &pending {
+            for it in entries {
+                index.add_key(name, appended[*it].offset, self.end);
+            }
+        }
+        if let Some(last) = appended.last() {
+            self.end = last.end;
+            index.knows(self.end);
         }
         // Everything is on disk and is answered so; an index that fails is opened again.
         if index.settle().is_ok() {
@@ -149,7 +151,33 @@ impl Ledger {
         Ok((decisions, appended))
     }
 
-    /// Appends refused requests, which have no identity; returns their lines.
+    /// Where the record is that `is_it` and has this name, if there is one.
+    pub fn find(&mut self, name: &str, is_it: impl Fn(&[u8]) -> bool) -> Result<Option<u64>> {
+        if self.index.is_none() {
+            let writer = self.journal.write()?;
+            self.index = Some(self.index_behind(&writer)?);
+            self.end = writer.end();
+        }
+        let Some(index) = &mut self.index else { return Ok(None) };
+        let mut lines = self.journal.lines();
+        for offset in index.find(name)? {
+            if lines.get(offset)?.is_some_and(|it| is_it(&it)) {
+                return Ok(Some(offset));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The index, which knows everything that `writer` found.
+    fn index_behind(&mut self, writer: &Writer) -> Result<Index> {
+        match self.index.take() {
+            // Only a batch that failed after it was on disk makes the journal longer than we know.
+            Some(it) if self.end == writer.end() => Ok(it),
+            _ => Index::open(&self.journal, self.names_of),
+        }
+    }
+
+    /// Appends refused requests, which have no identity, as many as make one batch; returns their lines.
     pub fn keep(&mut self, refused: &[(&Refused, Outcome)]) -> Result<Vec<Vec<u8>>> {
         let mut writer = self.journal.write()?;
         let mut chain = writer.chain()?;
@@ -157,9 +185,16 @@ impl Ledger {
         let mut lines = Vec::with_capacity(refused.len());
         let now = clock::now();
         for (refused, outcome) in refused {
+            if batch.is_full() {
+                break;
+            }
             let seq = chain.seq + 1;
-            let mut detail = self.detail(writer.end() + batch.bytes(), seq);
-            detail["reason"] = refused.reason.code().into();
+            let detail = json!({
+                "journal": self.journal.name().as_str(),
+                "offset": writer.end() + batch.bytes(),
+                "seq": seq,
+                "reason": refused.reason.code(),
+            });
             let (line, head) = refused.to_line(seq, now, chain.prev()).map_err(|it| self.cannot_write(it))?;
             batch.push(&line);
             batch.audit(Draft { key: refused.key.clone(), ..Draft::new(Action::Receive, *outcome, detail) });
@@ -178,9 +213,10 @@ impl Ledger {
         index.finish()
     }
 
-    /// Where a record is, for its audit.
-    fn detail(&self, offset: u64, seq: u64) -> Value {
-        json!({ "journal": self.journal.name().as_str(), "offset": offset, "seq": seq })
+    /// Where a record is, for its audit. The name of a journal of ours needs no escaping.
+    fn detail(&self, offset: u64, seq: u64) -> Detail {
+        let name = self.journal.name();
+        Detail::Canonical(format!("{{\"journal\":\"{}\",\"offset\":{offset},\"seq\":{seq}}}", name.as_str()))
     }
 
     fn cannot_write(&self, cause: serde_json::Error) -> Error {
@@ -188,7 +224,7 @@ impl Ledger {
     }
 }
 
-fn draft<T: Entry>(entry: &T, outcome: Outcome, detail: Value) -> Draft {
+fn draft<T: Entry>(entry: &T, outcome: Outcome, detail: Detail) -> Draft {
     Draft {
         key: Some(entry.key().to_owned()),
         scope: entry.scope().map(str::to_owned),
@@ -208,7 +244,7 @@ fn find<T: Entry>(
             // A hit is a hint: only the record itself is believed.
             let Some(line) = lines.get(offset)? else { continue };
             let Some((stored, receipt)) = T::from_line(&line) else { continue };
-            if stored.names().contains(name) {
+            if stored.is_kin(entry) {
                 return Ok(Some(Found { same: stored.is_same(entry), offset, receipt }));
             }
         }

@@ -13,15 +13,20 @@ mod answer;
 mod app;
 mod args;
 mod body;
+mod cache;
 mod dead_letters;
 mod feed;
+mod html;
 mod http;
 mod ingest;
 mod item;
 mod latest;
 mod ledger;
+mod listen;
 mod metrics;
+mod openapi;
 mod page;
+mod peers;
 mod query;
 mod reads;
 mod reason;
@@ -31,10 +36,10 @@ mod site;
 mod stall;
 mod store;
 mod stream;
+mod syndication;
 
 use std::{
-    future,
-    net::{SocketAddr, TcpListener},
+    fs, future,
     path::PathBuf,
     process::ExitCode,
     sync::{
@@ -48,7 +53,6 @@ use milepost::{
     Error, Kind, Result,
     cli::{self, Output, Verdict},
     clock,
-    journal::JournalName,
     lock::Lock,
     logs::Logs,
     secret::SecretSource,
@@ -63,18 +67,35 @@ use tokio::{
 use crate::{
     app::{App, Site},
     args::Args,
+    cache::Cache,
     dead_letters::DeadLetters,
     feed::Feed,
     item::ShowEvidence,
+    listen::Listener,
     metrics::Metrics,
+    peers::Peers,
+    site::Door,
     store::{Running, Store},
+    syndication::PullFeed,
 };
+
+/// Most of what a request needs is made in one thread and dropped in another, which the C library's allocator
+/// does badly.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Threads for what takes long: reading the journal, and examining long batches. `READS_MAX` in feed is half of it.
+const THREADS_MAX: usize = 4;
 
 /// The result line: scripts wait for it, and learn the port.
 #[derive(Serialize)]
 struct Listening {
     status: &'static str,
+    /// The first of them.
     address: String,
+    /// All, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    addresses: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -94,45 +115,54 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
             .cure("one instance a folder; give it a folder of its own with --logs")
     })?;
 
-    let site =
-        Site { is_loopback: http::is_loopback(args.listen), public_hosts: args.public_host, cors: args.cors };
-    let only_here = site.is_loopback && site.public_hosts.is_empty();
+    let listeners = listen::open(&args.listen, args.admin_listen.as_ref())?;
+    let only_here = listeners.iter().all(|it| it.door.is_for_this_machine()) && args.public_host.is_empty();
     let by_default = if only_here { ShowEvidence::Full } else { ShowEvidence::Basename };
     let show = args.show_evidence.unwrap_or(by_default);
+    let has_admin_door = listeners.iter().any(|it| matches!(it.door, Door::Admin { .. }));
+    let pull_feed = pull_feed(&args, show)?;
+    let site = Site { has_admin_door, public_hosts: args.public_host, cors: args.cors };
 
     let metrics = Arc::new(Metrics::new(clock::now()));
-    let feed = Arc::new(Feed::new(&logs, JournalName::internal(store::FEED), show));
+    let feed = Arc::new(Feed::new(store::feed_journal(&logs), show, out.messages()));
     let dead_letters = Arc::new(DeadLetters::default());
     let (store, Running { thread, ended }) =
         Store::open(&logs, &feed, &dead_letters, &metrics, out.messages())?;
 
-    let listener = listen(args.listen)?;
-    let bound = listener
-        .local_addr()
-        .map_err(|it| Error::new(Kind::Io, args.listen, "cannot look at the socket").because(it))?;
     let (stopper, stop) = watch::channel(false);
     let app = App {
         verifier,
         store,
         feed,
+        cache: Cache::default(),
+        pull_feed,
         dead_letters,
         metrics,
         messages: out.messages(),
         site,
         large_bodies: Arc::new(Semaphore::new(body::LARGE_BYTES_MAX)),
         streams: Arc::new(Semaphore::new(stream::STREAMS_MAX)),
+        stream_peers: Arc::new(Peers::new(stream::PEER_STREAMS_MAX)),
         stop,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(8)
+        .max_blocking_threads(THREADS_MAX)
         .build()
         .map_err(|it| Error::new(Kind::Temporary, "", "cannot start").because(it))?;
-    let outcome = runtime.block_on(serve(app, secrets, listener, stopper, ended, &asked, || {
-        out.note(format!("listening at http://{bound}, logs in {}", logs.dir().display()));
-        out.result(&Listening { status: "listening", address: format!("http://{bound}") });
+    let files: Vec<PathBuf> = listeners.iter().filter_map(Listener::file).collect();
+    let addresses: Vec<String> = listeners.iter().map(|it| it.name.clone()).collect();
+    let outcome = runtime.block_on(serve(app, secrets, listeners, stopper, ended, &asked, || {
+        out.note(format!("listening at {}, logs in {}", addresses.join(", "), logs.dir().display()));
+        let address = addresses.first().cloned().unwrap_or_default();
+        let addresses = if addresses.len() > 1 { addresses } else { Vec::new() };
+        out.result(&Listening { status: "listening", address, addresses });
         out.flush();
     }));
+    for file in files {
+        // Whoever connects finds nobody at once, instead of a socket without an owner.
+        let _ = fs::remove_file(file);
+    }
     // Connections that were cut off may still hold the store; they end with the runtime.
     drop(runtime);
     let died = thread.join().is_err();
@@ -147,7 +177,7 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
 async fn serve(
     app: App,
     secrets: Secrets,
-    listener: TcpListener,
+    listeners: Vec<Listener>,
     stopper: watch::Sender<bool>,
     ended: oneshot::Receiver<()>,
     asked: &AtomicBool,
@@ -157,12 +187,10 @@ async fn serve(
     let mut terminate = signal(SignalKind::terminate()).map_err(handler)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(handler)?;
     let hangup = signal(SignalKind::hangup()).map_err(handler)?;
-    let listener = tokio::net::TcpListener::from_std(listener)
-        .map_err(|it| Error::new(Kind::Io, "", "cannot use the socket").because(it))?;
     let app = Arc::new(app);
     let (metrics, messages, stop) = (Arc::clone(&app.metrics), app.messages, app.stop.clone());
     tokio::spawn(reload(Arc::clone(&app), secrets, hangup));
-    let served = tokio::spawn(http::serve(listener, routes::router(app), metrics, messages, stop));
+    let served = tokio::spawn(http::serve(listeners, routes::router(app), metrics, messages, stop));
     ready();
     let outcome = tokio::select! {
         // Asked while the journals were read, before these handlers were there.
@@ -172,7 +200,11 @@ async fn serve(
         _ = ended => Err(Error::new(Kind::Io, "", "the store's thread broke off, so nothing can be accepted")),
     };
     stopper.send_replace(true);
-    let ended = served.await.map_err(|it| Error::new(Kind::Io, "", "serving broke off").because(it));
+    let ended = match served.await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(cause)) => Err(Error::new(Kind::Io, "", "cannot use the socket").because(cause)),
+        Err(bug) => Err(Error::new(Kind::Io, "", "serving broke off").because(bug)),
+    };
     outcome.and(ended)
 }
 
@@ -189,6 +221,30 @@ async fn reload(app: Arc<App>, secrets: Secrets, mut hangup: Signal) {
             }
         }
     }
+}
+
+/// Who signs what apps pull.
+fn pull_feed(args: &Args, show: ShowEvidence) -> Result<Option<PullFeed>> {
+    const SECRET: SecretSource<'static> = SecretSource {
+        flag: Some("--feed-secret-file"),
+        credential: "milestone-feed-secret",
+        variable: None,
+    };
+    if !args.pull_feed {
+        return Ok(None);
+    }
+    if show == ShowEvidence::None {
+        let what = "and --show-evidence none exclude each other: an event without paths is none";
+        return Err(Error::new(Kind::Usage, "--pull-feed", what));
+    }
+    let secret = SECRET.load(args.feed_secret_file.as_deref(), args.allow_readable_secret)?;
+    let ingest = SecretSource::WEBHOOK.load(args.secret_file.as_deref(), args.allow_readable_secret)?;
+    if secret.text_key() == ingest.text_key() {
+        let what = "is that of the ingest; whoever reads the feed could post";
+        return Err(Error::new(Kind::Configuration, "--feed-secret-file", what)
+            .cure("make another one with: openssl rand -hex 32"));
+    }
+    Ok(Some(PullFeed::new(&secret)))
 }
 
 /// Where the secrets are, and how signatures are judged with them.
@@ -218,22 +274,4 @@ impl Secrets {
             SecretSource::WEBHOOK_PREVIOUS.load_optional(self.previous.as_deref(), self.allow_readable)?;
         Ok(Verifier::new(&current, previous.as_ref(), self.strict, self.tolerance))
     }
-}
-
-fn listen(address: SocketAddr) -> Result<TcpListener> {
-    let failed = |cause: std::io::Error| {
-        use std::io::ErrorKind as E;
-        let (kind, cure) = match cause.kind() {
-            E::AddrInUse => (Kind::Unavailable, "another program listens there; choose another port"),
-            E::PermissionDenied => {
-                (Kind::Permission, "ports below 1024 need a privilege; choose a higher one")
-            }
-            E::AddrNotAvailable => (Kind::Configuration, "this machine has no such address"),
-            _ => (Kind::Unavailable, "choose another --listen"),
-        };
-        Error::new(kind, address, "cannot listen").because(cause).cure(cure)
-    };
-    let listener = TcpListener::bind(address).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
 }

@@ -14,14 +14,17 @@ use std::{
     },
 };
 
-use milepost::Timestamp;
+use milepost::{Timestamp, signing::Which};
 
 /// Counters since the start.
 #[derive(Debug)]
 pub struct Metrics {
     started: Timestamp,
     requests: Mutex<BTreeMap<Counted, u64>>,
-    previous_secret: AtomicU64,
+    by_current: AtomicU64,
+    by_previous: AtomicU64,
+    legacy: AtomicU64,
+    batch_requests: AtomicU64,
     batches: AtomicU64,
     batched: AtomicU64,
     /// Open connections.
@@ -44,7 +47,10 @@ impl Metrics {
         Metrics {
             started,
             requests: Mutex::default(),
-            previous_secret: AtomicU64::new(0),
+            by_current: AtomicU64::new(0),
+            by_previous: AtomicU64::new(0),
+            legacy: AtomicU64::new(0),
+            batch_requests: AtomicU64::new(0),
             batches: AtomicU64::new(0),
             batched: AtomicU64::new(0),
             connections: Gauge::default(),
@@ -58,12 +64,22 @@ impl Metrics {
         *requests.entry(Counted { route, outcome, reason }).or_default() += 1;
     }
 
-    /// Counts a request that needed the previous secret: while there are any, it may not be taken away.
-    pub fn previous_secret(&self) {
-        self.previous_secret.fetch_add(1, Relaxed);
+    /// Counts an authentic request. While any needs the previous secret, it may not be taken away; while any
+    /// comes without Standard Webhooks, the receiver may not become strict.
+    pub fn authentic(&self, by: Which, is_legacy: bool) {
+        let counter = if by == Which::Current { &self.by_current } else { &self.by_previous };
+        counter.fetch_add(1, Relaxed);
+        if is_legacy {
+            self.legacy.fetch_add(1, Relaxed);
+        }
     }
 
-    /// Counts a batch of so many requests.
+    /// Counts a request that brought a batch.
+    pub fn batch_request(&self) {
+        self.batch_requests.fetch_add(1, Relaxed);
+    }
+
+    /// Counts so many items that the store took together.
     pub fn batch(&self, requests: usize) {
         self.batches.fetch_add(1, Relaxed);
         self.batched.fetch_add(requests as u64, Relaxed);
@@ -94,14 +110,28 @@ impl Metrics {
         family(
             "ingest_requests_total",
             "counter",
-            "Ingest requests by outcome, and by reason where they were not taken.",
+            "Ingest requests and items of batches by outcome, and by reason where they were not taken.",
             &requests,
         );
+        let by_secret = [("current", &self.by_current), ("previous", &self.by_previous)]
+            .map(|(name, count)| (format!("{{secret=\"{name}\"}}"), count.load(Relaxed).to_string()));
         family(
-            "previous_secret_requests_total",
+            "ingest_by_secret",
             "counter",
-            "Requests signed with the previous secret.",
-            &one(self.previous_secret.load(Relaxed)),
+            "Authentic requests by the secret they were signed with; a rotation is over when none needs the previous one.",
+            &by_secret,
+        );
+        family(
+            "ingest_legacy_total",
+            "counter",
+            "Authentic requests without Standard Webhooks; while there are any, --strict would refuse them.",
+            &one(self.legacy.load(Relaxed)),
+        );
+        family(
+            "ingest_batches_total",
+            "counter",
+            "Requests that brought a batch; its items are counted one by one.",
+            &one(self.batch_requests.load(Relaxed)),
         );
         family(
             "store_batches_total",
@@ -112,7 +142,7 @@ impl Metrics {
         family(
             "store_batched_requests_total",
             "counter",
-            "Requests in those batches.",
+            "Items in those batches.",
             &one(self.batched.load(Relaxed)),
         );
         family("store_ok", "gauge", "Whether the last batch could be stored.", &one(store_is_well.into()));

@@ -1,13 +1,16 @@
-//! The questions that readers may ask: `limit`, `scope`, `riskStatus`.
+//! The questions that readers may ask: `limit`, `scope`, `riskStatus`, `since`, `q`, `cursor`.
 //!
 //! # Invariants
 //! - A value that makes no sense is refused with the name of its parameter; an unknown parameter is passed
 //!   over, since links gather some on their way.
 
-use milepost::{event::RiskStatus, text};
+use milepost::{Timestamp, event::RiskStatus, text};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-use crate::{feed::Filter, latest::TOP_MAX};
+use crate::{
+    feed::{Before, Filter},
+    latest::TOP_MAX,
+};
 
 /// A question about the newest milestones.
 #[derive(Clone, Debug)]
@@ -16,6 +19,8 @@ pub struct Query {
     pub limit: usize,
     /// Which.
     pub filter: Filter,
+    /// Only what is older than this place.
+    pub before: Option<Before>,
 }
 
 /// Statuses in the order in which people are offered them.
@@ -26,6 +31,9 @@ pub const RISKS: [(RiskStatus, &str, &str); 4] = [
     (RiskStatus::Completed, "completed", "Completed"),
 ];
 
+/// Characters that may be searched for.
+const WORDS_CHARS_MAX: usize = 200;
+
 /// What stays readable in a query: everything that no parser takes for more than text.
 const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -35,7 +43,7 @@ impl Query {
     /// # Errors
     /// A sentence that names the parameter.
     pub fn parse(query: Option<&str>, limit: usize) -> Result<Query, String> {
-        let mut parsed = Query { limit, filter: Filter::default() };
+        let mut parsed = Query { limit, filter: Filter::default(), before: None };
         for (name, value) in pairs(query.unwrap_or_default()) {
             let value = value.map_err(|()| format!("{name} is no percent-encoded UTF-8"))?;
             match name.as_str() {
@@ -46,7 +54,25 @@ impl Query {
                     })?;
                 }
                 // A form that was left empty means everything.
-                "scope" | "riskStatus" if value.is_empty() => {}
+                "scope" | "riskStatus" | "since" | "cursor" if value.is_empty() => {}
+                "q" => {
+                    let words = text::trim(&value).to_lowercase();
+                    if words.chars().count() > WORDS_CHARS_MAX {
+                        return Err(format!("q has more than {WORDS_CHARS_MAX} characters"));
+                    }
+                    parsed.filter.words = Some(words).filter(|it| !it.is_empty());
+                }
+                "since" => {
+                    let since = Timestamp::parse_rfc3339(&value);
+                    parsed.filter.since = Some(since.map_err(|_| {
+                        format!("since must be an RFC 3339 time, not {}", text::quoted(&value))
+                    })?);
+                }
+                "cursor" => {
+                    parsed.before = Some(cursor_of(&value).ok_or_else(|| {
+                        format!("cursor must be the next of an earlier answer, not {}", text::quoted(&value))
+                    })?);
+                }
                 "scope" => parsed.filter.scope = Some(text::trim(&value).to_owned()),
                 "riskStatus" => {
                     let risk = RISKS.iter().find(|it| it.1 == value).map(|it| it.0);
@@ -62,6 +88,16 @@ impl Query {
     }
 }
 
+/// A place as readers see it: `{milliseconds}.{seq}`, to be given back as it is.
+pub fn cursor((time, seq): Before) -> String {
+    format!("{}.{seq}", time.millis())
+}
+
+fn cursor_of(text: &str) -> Option<Before> {
+    let (millis, seq) = text.split_once('.')?;
+    Some((Timestamp::from_millis(millis.parse().ok()?), seq.parse().ok()?))
+}
+
 /// The seq in `?after=`, for a first connection to the stream; `None` when there is none.
 ///
 /// # Errors
@@ -71,6 +107,12 @@ pub fn after(query: Option<&str>) -> Result<Option<u64>, String> {
         return Ok(None);
     };
     value.ok().and_then(|it| it.parse().ok()).map(Some).ok_or_else(|| "after must be a seq".to_owned())
+}
+
+/// The id in `?milestone=`, for the page of one.
+pub fn milestone(query: Option<&str>) -> Option<String> {
+    let (_, value) = pairs(query.unwrap_or_default()).find(|it| it.0 == "milestone")?;
+    value.ok().filter(|it| !it.is_empty())
 }
 
 /// `text` as a value in a query.

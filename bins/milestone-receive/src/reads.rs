@@ -1,31 +1,50 @@
 //! What readers may ask as JSON: the newest milestones, the dead letters, health, metrics.
 //!
 //! # Invariants
-//! - Dead letters and metrics are for this machine only: not on a public address, and not through a proxy
+//! - Dead letters and metrics are for the operator only: not on a public address, and not through a proxy
 //!   that offers us under a public name.
-//! - Nothing here waits for the store.
+//! - Nothing here waits for the store but looking one milestone up by its id.
 
 use std::sync::Arc;
 
 use axum::{
-    extract::{RawQuery, State},
+    body::Bytes,
+    extract::{Extension, Path, RawQuery, State},
     http::{HeaderMap, StatusCode},
     response::Response,
 };
 use serde_json::json;
 
-use crate::{answer, app::App, query::Query, site::is_local};
+use crate::{
+    answer,
+    app::App,
+    cache,
+    feed::Page,
+    item::Item,
+    query::{self, Query},
+    site::{Door, is_operator},
+};
 
 /// Items of `latest` when nothing is said.
 const LIMIT: usize = 20;
+const JSON: &str = "application/json";
 
 /// `GET /api/milestones/latest`
-pub async fn latest(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Response {
-    let query = match Query::parse(query.as_deref(), LIMIT) {
+pub async fn latest(State(app): State<Arc<App>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
+    // Before anything is read: what comes in between makes the answer newer than its tag, never older.
+    let version = app.feed.head();
+    if cache::is_known(&headers, &version) {
+        return cache::not_modified(&version);
+    }
+    let key = query.as_deref().unwrap_or_default();
+    if let Some(body) = app.cache.get(&version, key) {
+        return cache::found(&version, JSON, body);
+    }
+    let Query { limit, filter, before } = match Query::parse(query.as_deref(), LIMIT) {
         Ok(it) => it,
         Err(reason) => return answer::refused(StatusCode::BAD_REQUEST, &reason),
     };
-    let items = match app.feed.newest(query.filter, query.limit).await {
+    let Page { items, next } = match app.feed.newest(filter, before, limit).await {
         Ok(it) => it,
         Err(error) => return cannot_read(&app, &error),
     };
@@ -35,15 +54,47 @@ pub async fn latest(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> R
         if at > 0 {
             body.push(',');
         }
-        body.push_str(&item.json);
+        body.push_str(item.json());
     }
-    body.push_str("]}");
-    answer::with_type(StatusCode::OK, "application/json", body)
+    body.push(']');
+    if let Some(next) = next {
+        body.extend([",\"next\":\"", &query::cursor(next), "\""]);
+    }
+    body.push('}');
+    let body = Bytes::from(body);
+    app.cache.put(&version, key, &body);
+    cache::found(&version, JSON, body)
+}
+
+/// `GET /api/milestones/{id}`: the item of one milestone, by its id.
+pub async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
+    match find_one(&app, id).await {
+        Ok(Some(item)) => {
+            let mut body = String::from("{\"ok\":true,\"item\":");
+            body.push_str(item.json());
+            body.push('}');
+            answer::with_type(StatusCode::OK, JSON, body)
+        }
+        Ok(None) => answer::refused(StatusCode::NOT_FOUND, "there is no milestone with this id"),
+        Err(error) => cannot_read(&app, &error),
+    }
+}
+
+/// The milestone with this id.
+pub async fn find_one(app: &App, id: String) -> milepost::Result<Option<Item>> {
+    match app.store.find(id).await? {
+        Some(offset) => app.feed.at(offset).await,
+        None => Ok(None),
+    }
 }
 
 /// `GET /api/milestones/dead-letter`
-pub async fn dead_letters(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    if !is_local(&app.site, &headers) {
+pub async fn dead_letters(
+    State(app): State<Arc<App>>,
+    Extension(door): Extension<Door>,
+    headers: HeaderMap,
+) -> Response {
+    if !is_operator(&app.site, door, &headers) {
         return not_public();
     }
     let (items, count) = app.dead_letters.last();
@@ -51,10 +102,18 @@ pub async fn dead_letters(State(app): State<Arc<App>>, headers: HeaderMap) -> Re
 }
 
 /// `GET /healthz`: 503 while nothing can be stored. Being asked, it has the store looked at: the next answer tells.
-pub async fn health(State(app): State<Arc<App>>) -> Response {
+pub async fn health(
+    State(app): State<Arc<App>>,
+    Extension(door): Extension<Door>,
+    headers: HeaderMap,
+) -> Response {
     if app.store.is_well() {
         let (seq, _) = app.feed.head();
-        answer::json(StatusCode::OK, &json!({ "ok": true, "seq": seq }))
+        let is_operator = is_operator(&app.site, door, &headers);
+        answer::json(
+            StatusCode::OK,
+            &if is_operator { json!({ "ok": true, "seq": seq }) } else { json!({ "ok": true }) },
+        )
     } else {
         app.store.probe();
         answer::unavailable("the last batch could not be stored")
@@ -62,8 +121,12 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
 }
 
 /// `GET /metrics`
-pub async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    if !is_local(&app.site, &headers) {
+pub async fn metrics(
+    State(app): State<Arc<App>>,
+    Extension(door): Extension<Door>,
+    headers: HeaderMap,
+) -> Response {
+    if !is_operator(&app.site, door, &headers) {
         return not_public();
     }
     let (seq, _) = app.feed.head();
@@ -79,5 +142,8 @@ pub fn cannot_read(app: &App, error: &milepost::Error) -> Response {
 }
 
 fn not_public() -> Response {
-    answer::refused(StatusCode::FORBIDDEN, "served only to this machine, on a loopback address")
+    answer::refused(
+        StatusCode::FORBIDDEN,
+        "served only to the operator: at --admin-listen, or on a loopback address without a proxy",
+    )
 }

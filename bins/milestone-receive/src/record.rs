@@ -25,7 +25,10 @@ use milepost::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::reason::Kept;
+use crate::{
+    item::{ShowEvidence, hide},
+    reason::Kept,
+};
 
 /// Bytes of a refused request that are kept: all that a request may have (`ingest::BODY_BYTES_MAX`). Only numbers
 /// can take more room here than there, and a line has its limit.
@@ -68,8 +71,10 @@ pub struct Refused {
 
 /// What the journals of accepted events have in common: identity, and a line.
 pub trait Entry: Sized {
-    /// The names that it is known by, each with a prefix of its kind: what the index holds.
+    /// The names under which the index may find whatever shares its identity. Others may have one too.
     fn names(&self) -> Vec<String>;
+    /// Whether the two have an identity in common.
+    fn is_kin(&self, other: &Self) -> bool;
     /// Whether this is the same event.
     fn is_same(&self, other: &Self) -> bool;
     /// The idempotency key.
@@ -102,7 +107,7 @@ struct FeedLine<E> {
 #[serde(rename_all = "camelCase")]
 struct NewFeedLine<'a> {
     seq: u64,
-    received_at_utc: Timestamp,
+    received_at_utc: &'a str,
     idempotency_key: &'a str,
     sent_at_utc: &'a str,
     event: &'a MilestoneEvent,
@@ -111,7 +116,11 @@ struct NewFeedLine<'a> {
 
 impl Entry for Milestone {
     fn names(&self) -> Vec<String> {
-        vec![key_name(&self.key), milestone_name(&self.event.milestone_id)]
+        milestone_names(&self.key, &self.event.milestone_id)
+    }
+
+    fn is_kin(&self, other: &Milestone) -> bool {
+        self.key == other.key || self.event.milestone_id == other.event.milestone_id
     }
 
     fn is_same(&self, other: &Milestone) -> bool {
@@ -138,17 +147,37 @@ impl Entry for Milestone {
     }
 
     fn to_line(&self, seq: u64, now: Timestamp, prev: &str) -> serde_json::Result<(Vec<u8>, String)> {
-        sealed(
+        let received_at = now.to_string();
+        // As `sealed` does it, but without reading again what was just written.
+        let mut canonical = Vec::with_capacity(1024);
+        canonical.extend_from_slice(b"{\"event\":");
+        self.event.write_canonical(&mut canonical);
+        let others = [
+            ("idempotencyKey", self.key.as_str()),
+            ("prev", prev),
+            ("receivedAtUtc", &received_at),
+            ("sentAtUtc", &self.sent_at),
+        ];
+        for (name, value) in others {
+            canonical.extend_from_slice(b",\"");
+            canonical.extend_from_slice(name.as_bytes());
+            canonical.extend_from_slice(b"\":");
+            canonical::write_string(value, &mut canonical);
+        }
+        canonical.extend_from_slice(format!(",\"seq\":{seq}}}").as_bytes());
+        let hash = chain::link(prev, &canonical);
+        let mut line = Vec::with_capacity(canonical.len() + 80);
+        let record = NewFeedLine {
+            seq,
+            received_at_utc: &received_at,
+            idempotency_key: &self.key,
+            sent_at_utc: &self.sent_at,
+            event: &self.event,
             prev,
-            &NewFeedLine {
-                seq,
-                received_at_utc: now,
-                idempotency_key: &self.key,
-                sent_at_utc: &self.sent_at,
-                event: &self.event,
-                prev,
-            },
-        )
+        };
+        serde_json::to_writer(&mut line, &record)?;
+        end_with_hash(&mut line, &hash);
+        Ok((line, hash))
     }
 
     fn from_line(line: &[u8]) -> Option<(Milestone, Receipt)> {
@@ -160,6 +189,28 @@ impl Entry for Milestone {
     fn to_request(&self) -> Value {
         serde_json::json!({ "idempotencyKey": self.key, "sentAtUtc": self.sent_at, "event": self.event })
     }
+}
+
+/// A line of `feed.jsonl` as the body it came in.
+#[derive(Debug)]
+pub struct ToPull {
+    /// The idempotency key.
+    pub key: String,
+    /// `sentAtUtc` as it was received.
+    pub sent_at: String,
+    /// The event, with its evidence as far as it is shown.
+    pub event: MilestoneEvent,
+    /// When it was received.
+    pub received_at: Timestamp,
+}
+
+/// Reads a line of `feed.jsonl` for those who pull; `None` when it is damaged.
+pub fn to_pull(line: &[u8], show: ShowEvidence) -> Option<ToPull> {
+    let line: FeedLine<MilestoneEvent> = serde_json::from_str(std::str::from_utf8(line).ok()?).ok()?;
+    let mut event = line.event;
+    event.evidence.iter_mut().for_each(|it| hide(it, show));
+    let (key, sent_at, received_at) = (line.idempotency_key, line.sent_at_utc, line.received_at_utc);
+    Some(ToPull { key, sent_at, event, received_at })
 }
 
 #[derive(Serialize, Deserialize)]
@@ -188,6 +239,10 @@ struct NewEventLine<'a> {
 impl Entry for OtherEvent {
     fn names(&self) -> Vec<String> {
         vec![key_name(&self.key)]
+    }
+
+    fn is_kin(&self, other: &OtherEvent) -> bool {
+        self.key == other.key
     }
 
     fn is_same(&self, other: &OtherEvent) -> bool {
@@ -284,8 +339,19 @@ fn key_name(key: &str) -> String {
 }
 
 /// The index's name of a milestone id.
-fn milestone_name(id: &str) -> String {
+pub fn milestone_name(id: &str) -> String {
     format!("m:{id}")
+}
+
+/// The index's names of a milestone. A key of the usual form has the name of the id in it: so most milestones
+/// have one name, and the index half the entries.
+fn milestone_names(key: &str, id: &str) -> Vec<String> {
+    let of_id = milestone_name(id);
+    match key.strip_prefix("milestone:") {
+        Some(in_key) if in_key == id => vec![of_id],
+        Some(in_key) => vec![milestone_name(in_key), of_id],
+        None => vec![key_name(key), of_id],
+    }
 }
 
 /// The line of `record`, which has everything but its hash, and that hash.
@@ -293,9 +359,16 @@ fn sealed(prev: &str, record: &impl Serialize) -> serde_json::Result<(Vec<u8>, S
     let mut line = serde_json::to_vec(record)?;
     // The canonical form is made of the text itself: whoever checks the chain starts from there too.
     let hash = chain::link(prev, &canonical::to_vec(&serde_json::from_slice(&line)?));
-    line.pop();
-    line.extend_from_slice(format!(",\"hash\":\"{hash}\"}}\n").as_bytes());
+    end_with_hash(&mut line, &hash);
     Ok((line, hash))
+}
+
+/// Adds the last field to a line that is whole but for it.
+fn end_with_hash(line: &mut Vec<u8>, hash: &str) {
+    line.pop();
+    line.extend_from_slice(b",\"hash\":\"");
+    line.extend_from_slice(hash.as_bytes());
+    line.extend_from_slice(b"\"}\n");
 }
 
 /// Whether a line's hash is the one of its content.
@@ -337,8 +410,9 @@ pub fn names_of_milestone(line: &[u8], name: &mut dyn FnMut(&str)) {
         milestone_id: String,
     }
     if let Ok(it) = serde_json::from_slice::<Names>(line) {
-        name(&key_name(&it.idempotency_key));
-        name(&milestone_name(&it.event.milestone_id));
+        for it in milestone_names(&it.idempotency_key, &it.event.milestone_id) {
+            name(&it);
+        }
     }
 }
 

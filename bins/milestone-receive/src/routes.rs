@@ -9,18 +9,25 @@ use axum::{
     response::Response,
     routing::{get, post},
 };
-use milepost::ingest::{EVENTS_PATH, MILESTONES_PATH};
+use milepost::ingest::{EVENTS_PATH, MILESTONES_PATH, batch};
 
-use crate::{answer, app::App, ingest, page, reads, site, stream};
+use crate::{answer, app::App, ingest, openapi, page, reads, site, stream, syndication};
 
 /// The receiver's paths.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route(MILESTONES_PATH, post(ingest::milestones))
         .route(EVENTS_PATH, post(ingest::events))
+        .route(batch::MILESTONES_PATH, post(ingest::milestones_batch))
+        .route(batch::EVENTS_PATH, post(ingest::events_batch))
         .route("/api/milestones/latest", get(reads::latest))
         .route("/api/milestones/dead-letter", get(reads::dead_letters))
         .route("/api/milestones/stream", get(stream::stream))
+        .route("/api/milestones/{id}", get(reads::one))
+        .route("/feed.json", get(syndication::json_feed))
+        .route("/feed.atom", get(syndication::atom))
+        .route("/milestones-feed.json", get(syndication::pulled))
+        .route("/openapi.json", get(openapi::openapi))
         .route("/healthz", get(reads::health))
         .route("/metrics", get(reads::metrics))
         .route("/", get(page::page))

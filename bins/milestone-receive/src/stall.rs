@@ -12,25 +12,25 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     time::{Instant, Sleep, sleep},
 };
 
 /// How long a write may wait for its peer.
 const STALL_MAX: Duration = Duration::from_secs(30);
 
-/// A TCP connection with a limit on stalled writes.
+/// A connection with a limit on stalled writes.
 #[derive(Debug)]
-pub struct Stalling {
-    stream: TcpStream,
-    limit: Pin<Box<Sleep>>,
+pub struct Stalling<S> {
+    stream: S,
+    /// Made when a write waits for the first time, which most connections never see.
+    limit: Option<Pin<Box<Sleep>>>,
     is_waiting: bool,
 }
 
-impl Stalling {
+impl<S> Stalling<S> {
     /// Watches `stream`.
-    pub fn new(stream: TcpStream) -> Stalling {
-        Stalling { stream, limit: Box::pin(sleep(STALL_MAX)), is_waiting: false }
+    pub fn new(stream: S) -> Stalling<S> {
+        Stalling { stream, limit: None, is_waiting: false }
     }
 
     /// Passes a write's outcome on, unless it has waited too long.
@@ -39,17 +39,18 @@ impl Stalling {
             self.is_waiting = false;
             return outcome;
         }
+        let limit = self.limit.get_or_insert_with(|| Box::pin(sleep(STALL_MAX)));
         if !std::mem::replace(&mut self.is_waiting, true) {
-            self.limit.as_mut().reset(Instant::now() + STALL_MAX);
+            limit.as_mut().reset(Instant::now() + STALL_MAX);
         }
-        match self.limit.as_mut().poll(context) {
+        match limit.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
         }
     }
 }
 
-impl AsyncRead for Stalling {
+impl<S: AsyncRead + Unpin> AsyncRead for Stalling<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -59,7 +60,7 @@ impl AsyncRead for Stalling {
     }
 }
 
-impl AsyncWrite for Stalling {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -25,15 +25,15 @@ use milepost::{
     audit::Outcome,
     cli::Messages,
     ingest::Receipt,
-    journal::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Journal, JournalName, keep_in_quarantine},
+    journal::{Journal, JournalName},
     logs::Logs,
 };
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     dead_letters::DeadLetters,
-    feed::Feed,
-    ledger::{Decision, Ledger},
+    feed::{Feed, Published},
+    ledger::{Appended, Decision, Ledger},
     metrics::Metrics,
     reason::Kept,
     record::{self, Entry, Milestone, OtherEvent, Refused},
@@ -41,6 +41,9 @@ use crate::{
 
 /// Requests that may wait: more than there are connections, so that the connections are the bound.
 const WAITING_MAX: usize = 2048;
+/// Bytes of requests that are stored together. Less than a journal takes: what is made of them, lines, audit records
+/// and answers, is in memory at the same time.
+const TOGETHER_BYTES_MAX: usize = 1 << 20;
 /// How long a journal's lock is waited for: less than a request waits (`ingest::PATIENCE`), so that it hears
 /// why.
 pub const LOCK_WAIT: Duration = Duration::from_secs(7);
@@ -48,9 +51,14 @@ pub const LOCK_WAIT: Duration = Duration::from_secs(7);
 const REMIND_EVERY: Duration = Duration::from_secs(60);
 
 /// The feed's journal.
-pub const FEED: &str = "receive/feed";
+const FEED: &str = "receive/feed";
 const EVENTS: &str = "receive/events";
 const REJECTED: &str = "receive/rejected";
+
+/// The feed's journal in a logs folder.
+pub fn feed_journal(logs: &Logs) -> Journal {
+    Journal::new(logs, JournalName::internal(FEED), record::describe_milestone)
+}
 
 /// Something authentic to be stored.
 #[derive(Debug)]
@@ -61,8 +69,6 @@ pub enum Offer {
     Event(Box<OtherEvent>),
     /// A request that is refused, to be kept.
     Refused(Box<Refused>),
-    /// Nothing: whether the trouble has passed.
-    Probe,
 }
 
 /// What became of an offer.
@@ -80,19 +86,39 @@ pub enum Answer {
     Unavailable,
 }
 
-type Reply = oneshot::Sender<Answer>;
+type Reply = oneshot::Sender<Vec<Answer>>;
 
-struct Job {
-    offer: Offer,
-    bytes: usize,
-    reply: Reply,
+/// What the thread is asked.
+enum Job {
+    /// To store these, of about so many bytes.
+    Store { offers: Vec<Offer>, bytes: usize, reply: Reply },
+    /// Where the milestone with this id is.
+    Find { milestone_id: String, reply: oneshot::Sender<Result<Option<u64>>> },
+    /// Whether the trouble has passed.
+    Probe,
 }
 
-/// A request that is refused, and how to answer it.
+/// Where an answer belongs: which of the jobs, which of its offers.
+#[derive(Clone, Copy)]
+struct Place {
+    job: usize,
+    at: usize,
+}
+
+/// A request that is refused, and whose answer that is.
 struct Refusal {
     what: Refused,
     outcome: Outcome,
-    reply: Reply,
+    place: Place,
+}
+
+/// Answers as they come together: unavailable until another one is known.
+struct Answers(Vec<Vec<Answer>>);
+
+impl Answers {
+    fn set(&mut self, place: Place, answer: Answer) {
+        self.0[place.job][place.at] = answer;
+    }
 }
 
 /// The way to the store's thread.
@@ -130,7 +156,7 @@ impl Store {
         let journal = |name, describe| Journal::new(logs, JournalName::internal(name), describe);
         let trouble = Arc::default();
         let mut keeper = Keeper {
-            milestones: Ledger::new(journal(FEED, record::describe_milestone), record::names_of_milestone),
+            milestones: Ledger::new(feed_journal(logs), record::names_of_milestone),
             events: Ledger::new(journal(EVENTS, record::describe_event), record::names_of_event),
             rejected: Ledger::new(journal(REJECTED, record::describe_rejected), record::no_names),
             feed: Arc::clone(feed),
@@ -152,22 +178,29 @@ impl Store {
         Ok((Store { jobs, trouble }, Running { thread, ended }))
     }
 
-    /// Offers something of about so many bytes; waits until it is decided. Who stops waiting may find a
-    /// duplicate later.
-    pub async fn offer(&self, offer: Offer, bytes: usize) -> Answer {
+    /// Offers things of about so many bytes together; waits until they are decided, each in its place. Who stops
+    /// waiting may find duplicates later.
+    pub async fn offer(&self, offers: Vec<Offer>, bytes: usize) -> Vec<Answer> {
+        let count = offers.len();
+        let (reply, answers) = oneshot::channel();
+        let sent = self.jobs.send(Job::Store { offers, bytes, reply }).await;
+        let answers = if sent.is_ok() { answers.await.ok() } else { None };
+        answers.unwrap_or_else(|| vec![Answer::Unavailable; count])
+    }
+
+    /// The logical offset of the milestone with this id in the feed.
+    pub async fn find(&self, milestone_id: String) -> Result<Option<u64>> {
         let (reply, answer) = oneshot::channel();
-        if self.jobs.send(Job { offer, bytes, reply }).await.is_err() {
-            return Answer::Unavailable;
-        }
-        answer.await.unwrap_or(Answer::Unavailable)
+        let sent = self.jobs.send(Job::Find { milestone_id, reply }).await;
+        let answer = if sent.is_ok() { answer.await.ok() } else { None };
+        answer.unwrap_or_else(|| Err(Error::new(Kind::Temporary, "", "the store has ended")))
     }
 
     /// Has it looked at whether the trouble has passed. Without that, a receiver whose requests stopped coming
     /// because it is not well would never be well again.
     pub fn probe(&self) {
-        let (reply, _) = oneshot::channel();
         // When so many wait that there is no room, they will tell.
-        let _ = self.jobs.try_send(Job { offer: Offer::Probe, bytes: 0, reply });
+        let _ = self.jobs.try_send(Job::Probe);
     }
 
     /// Whether the last batch could be stored.
@@ -194,44 +227,55 @@ impl Keeper {
         for ledger in [&self.milestones, &self.events, &self.rejected] {
             ledger.journal().write().map(drop)?;
         }
-        for (offset, end) in self.feed.catch_up()? {
-            let journal = self.milestones.journal();
-            let copy =
-                keep_in_quarantine(journal.logs(), journal.name(), offset, &journal.bytes(offset, end)?)?;
-            self.messages.warn(format!(
-                "{FEED}.jsonl: offset {offset}: the line is damaged and passed over; restore it from a backup; \
-                 what is left of it is in {copy}"
-            ));
-        }
+        self.feed.recall();
+        self.feed.catch_up()?;
         self.dead_letters.read(self.rejected.journal())
     }
 
     fn run(&mut self, mut waiting: mpsc::Receiver<Job>) {
-        while let Some(first) = waiting.blocking_recv() {
-            let mut bytes = first.bytes;
-            let mut jobs = vec![first];
-            while jobs.len() < BATCH_RECORDS_MAX
-                && bytes < BATCH_BYTES_MAX
-                && let Ok(job) = waiting.try_recv()
-            {
-                bytes += job.bytes;
-                jobs.push(job);
-            }
-            let is_probed = jobs.iter().any(|it| matches!(it.offer, Offer::Probe));
-            jobs.retain(|it| !it.reply.is_closed());
-            if jobs.is_empty() {
-                if is_probed {
-                    self.look();
+        let mut next = Vec::new();
+        // As many as may wait: what is too much for one batch of the journal, the ledger divides.
+        while waiting.blocking_recv_many(&mut next, WAITING_MAX) > 0 {
+            let mut jobs = Vec::with_capacity(next.len());
+            let mut is_probed = false;
+            for job in next.drain(..) {
+                match job {
+                    // Whoever has gone is not stored.
+                    Job::Store { reply, .. } if reply.is_closed() => {}
+                    Job::Store { offers, bytes, reply } => jobs.push((offers, bytes, reply)),
+                    Job::Find { milestone_id, reply } => self.answer_find(&milestone_id, reply),
+                    Job::Probe => is_probed = true,
                 }
-                continue;
             }
-            self.commit(jobs);
+            if is_probed && jobs.is_empty() {
+                self.look();
+            }
+            // Of long requests a few make a batch: whoever is first should not wait for all of them.
+            while !jobs.is_empty() {
+                let mut bytes = 0;
+                let ends = jobs.iter().position(|it| {
+                    bytes += it.1;
+                    bytes >= TOGETHER_BYTES_MAX
+                });
+                let rest = jobs.split_off(ends.map_or(jobs.len(), |it| it + 1));
+                self.commit(jobs);
+                jobs = rest;
+            }
         }
+        self.feed.remember();
         for ledger in [&mut self.milestones, &mut self.events] {
             if let Err(error) = ledger.finish() {
                 self.messages.warn(error);
             }
         }
+    }
+
+    fn answer_find(&mut self, milestone_id: &str, reply: oneshot::Sender<Result<Option<u64>>>) {
+        let is_it = |line: &[u8]| {
+            Milestone::from_line(line).is_some_and(|it| it.0.event.milestone_id == milestone_id)
+        };
+        // Whoever gave up meanwhile needs no answer.
+        let _ = reply.send(self.milestones.find(&record::milestone_name(milestone_id), is_it));
     }
 
     /// Looks at whether something could be stored again, as far as that shows without storing anything.
@@ -244,109 +288,107 @@ impl Keeper {
         }
     }
 
-    fn commit(&mut self, jobs: Vec<Job>) {
+    fn commit(&mut self, jobs: Vec<(Vec<Offer>, usize, Reply)>) {
         let (mut milestones, mut events, mut refusals) = (Vec::new(), Vec::new(), Vec::new());
         let (mut of_milestones, mut of_events) = (Vec::new(), Vec::new());
-        self.metrics.batch(jobs.len());
-        for Job { offer, reply, .. } in jobs {
-            match offer {
-                Offer::Milestone(it) => {
-                    milestones.push(*it);
-                    of_milestones.push(reply);
-                }
-                Offer::Event(it) => {
-                    events.push(*it);
-                    of_events.push(reply);
-                }
-                // Who offers something tells as much.
-                Offer::Probe => {}
-                Offer::Refused(it) => {
-                    refusals.push(Refusal { what: *it, outcome: Outcome::Rejected, reply });
-                }
-            }
-        }
-        if !milestones.is_empty() {
-            let decided = self.milestones.append(&milestones).map(|(decisions, appended)| {
-                for it in &appended {
-                    // What an earlier batch left on disk when it failed comes first, in order.
-                    if self.feed.bytes() == it.offset {
-                        self.feed.publish(it.offset, it.end, &it.line);
+        let mut answers = Answers(Vec::with_capacity(jobs.len()));
+        let mut replies = Vec::with_capacity(jobs.len());
+        for (job, (offers, _, reply)) in jobs.into_iter().enumerate() {
+            answers.0.push(vec![Answer::Unavailable; offers.len()]);
+            replies.push(reply);
+            for (at, offer) in offers.into_iter().enumerate() {
+                let place = Place { job, at };
+                match offer {
+                    Offer::Milestone(it) => {
+                        milestones.push(*it);
+                        of_milestones.push(place);
+                    }
+                    Offer::Event(it) => {
+                        events.push(*it);
+                        of_events.push(place);
+                    }
+                    Offer::Refused(it) => {
+                        refusals.push(Refusal { what: *it, outcome: Outcome::Rejected, place });
                     }
                 }
-                decisions
-            });
-            if self.feed.bytes() < self.milestones.end()
-                && let Err(error) = self.feed.catch_up()
-            {
-                self.say(&error);
             }
-            self.answer(decided, milestones, of_milestones, &mut refusals);
         }
-        if !events.is_empty() {
-            let decided = self.events.append(&events).map(|it| it.0);
-            self.answer(decided, events, of_events, &mut refusals);
+        self.metrics.batch(milestones.len() + events.len() + refusals.len());
+
+        let mut places = &of_milestones[..];
+        while !milestones.is_empty() {
+            let outcome = self.milestones.append(&milestones);
+            let Some((decisions, appended)) = self.decided(outcome) else { break };
+            let rest = milestones.split_off(decisions.len());
+            let (now, later) = places.split_at(decisions.len());
+            settle(decisions, now, &milestones, &mut answers, &mut refusals);
+            self.publish(milestones, appended);
+            (milestones, places) = (rest, later);
         }
-        if !refusals.is_empty() {
-            self.keep(refusals);
+        let mut places = &of_events[..];
+        while !events.is_empty() {
+            let outcome = self.events.append(&events);
+            let Some((decisions, _)) = self.decided(outcome) else { break };
+            let rest = events.split_off(decisions.len());
+            let (now, later) = places.split_at(decisions.len());
+            settle(decisions, now, &events, &mut answers, &mut refusals);
+            (events, places) = (rest, later);
+        }
+        let mut refusals = &refusals[..];
+        while !refusals.is_empty() {
+            let records: Vec<_> = refusals.iter().map(|it| (&it.what, it.outcome)).collect();
+            let outcome = self.rejected.keep(&records);
+            let Some(lines) = self.decided(outcome) else { break };
+            let (now, later) = refusals.split_at(lines.len());
+            for (line, Refusal { what, place, .. }) in lines.iter().zip(now) {
+                self.dead_letters.add(line);
+                let is_conflict = what.reason == Kept::Conflict;
+                answers.set(
+                    *place,
+                    if is_conflict { Answer::Conflict(what.detail.clone()) } else { Answer::Kept },
+                );
+            }
+            refusals = later;
+        }
+        for (reply, answers) in replies.into_iter().zip(answers.0) {
+            // Whoever gave up meanwhile needs no answer.
+            let _ = reply.send(answers);
         }
     }
 
-    /// Answers whatever is decided; conflicts become refusals.
-    fn answer<T: Entry>(
-        &self,
-        decided: Result<Vec<Decision>>,
-        entries: Vec<T>,
-        replies: Vec<Reply>,
-        refusals: &mut Vec<Refusal>,
-    ) {
-        let decisions = match decided {
-            Ok(it) => it,
+    /// Tells readers of what was appended.
+    fn publish(&self, milestones: Vec<Milestone>, appended: Vec<Appended>) {
+        let Some(last) = appended.last() else { return };
+        let end = last.end;
+        // What an earlier batch left on disk when it failed comes first, in order.
+        if appended.first().is_some_and(|it| it.offset == self.feed.bytes()) {
+            let mut milestones = milestones.into_iter().enumerate();
+            let published = appended.into_iter().filter_map(|it| {
+                let (_, milestone) = milestones.find(|(at, _)| *at == it.at)?;
+                let Appended { offset, end, receipt, received_at, .. } = it;
+                Some(Published { offset, end, event: milestone.event, receipt, received_at })
+            });
+            self.feed.publish(published);
+        }
+        if self.feed.bytes() < end
+            && let Err(error) = self.feed.catch_up()
+        {
+            self.say(&error);
+        }
+        self.feed.remember_now_and_then();
+    }
+
+    /// Notes whether the store is well; none when it is not.
+    fn decided<T>(&self, outcome: Result<T>) -> Option<T> {
+        match outcome {
+            Ok(it) => {
+                self.well();
+                Some(it)
+            }
             Err(error) => {
                 self.say(&error);
-                for reply in replies {
-                    send(reply, Answer::Unavailable);
-                }
-                return;
+                None
             }
-        };
-        self.well();
-        for ((entry, reply), decision) in entries.into_iter().zip(replies).zip(decisions) {
-            match decision {
-                Decision::New(receipt) => send(reply, Answer::Accepted(receipt)),
-                Decision::Known(receipt) => send(reply, Answer::Duplicate(receipt)),
-                Decision::Conflict(seq) => {
-                    let title = entry.title();
-                    let what = Refused {
-                        reason: Kept::Conflict,
-                        detail: format!("{title} was accepted before with another content (seq {seq})"),
-                        key: Some(entry.key().to_owned()),
-                        request: entry.to_request(),
-                    };
-                    refusals.push(Refusal { what, outcome: Outcome::Conflict, reply });
-                }
-            }
-        }
-    }
-
-    fn keep(&mut self, refusals: Vec<Refusal>) {
-        let records: Vec<_> = refusals.iter().map(|it| (&it.what, it.outcome)).collect();
-        let kept = self.rejected.keep(&records);
-        match &kept {
-            Ok(lines) => {
-                self.well();
-                for line in lines {
-                    self.dead_letters.add(line);
-                }
-            }
-            Err(error) => self.say(error),
-        }
-        for Refusal { what, reply, .. } in refusals {
-            let answer = match (&kept, what.reason) {
-                (Err(_), _) => Answer::Unavailable,
-                (Ok(_), Kept::Conflict) => Answer::Conflict(what.detail),
-                (Ok(_), _) => Answer::Kept,
-            };
-            send(reply, answer);
         }
     }
 
@@ -380,7 +422,28 @@ fn has_room(dir: &Path) -> Result<()> {
     }
 }
 
-/// A requester that gave up meanwhile needs no answer.
-fn send(reply: Reply, answer: Answer) {
-    let _ = reply.send(answer);
+/// Answers whatever is decided; conflicts become refusals.
+fn settle<T: Entry>(
+    decisions: Vec<Decision>,
+    places: &[Place],
+    entries: &[T],
+    answers: &mut Answers,
+    refusals: &mut Vec<Refusal>,
+) {
+    for ((entry, place), decision) in entries.iter().zip(places).zip(decisions) {
+        match decision {
+            Decision::New(receipt) => answers.set(*place, Answer::Accepted(receipt)),
+            Decision::Known(receipt) => answers.set(*place, Answer::Duplicate(receipt)),
+            Decision::Conflict(seq) => {
+                let title = entry.title();
+                let what = Refused {
+                    reason: Kept::Conflict,
+                    detail: format!("{title} was accepted before with another content (seq {seq})"),
+                    key: Some(entry.key().to_owned()),
+                    request: entry.to_request(),
+                };
+                refusals.push(Refusal { what, outcome: Outcome::Conflict, place: *place });
+            }
+        }
+    }
 }

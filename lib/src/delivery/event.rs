@@ -13,7 +13,8 @@ use serde_json::Value;
 use super::{breaker::Breaker, control::Command, verdict::Fault};
 use crate::{
     Timestamp,
-    audit::{Action, Draft, Outcome},
+    audit::{self, Action, Draft, Outcome},
+    canonical,
     ingest::Receipt,
 };
 
@@ -161,15 +162,53 @@ struct Record {
     detail: Value,
 }
 
+impl Detail {
+    /// The canonical text of an ordinary acknowledgement's detail, made without a document: there are very many.
+    fn plain(&self) -> Option<String> {
+        let Detail {
+            at, attempt, cursor, endpoint, queue, queue_offset, reason, receipt, status, tries, ..
+        } = self;
+        let has_place = self.journal.is_some() || self.offset.is_some() || self.quarantine.is_some();
+        let has_failed = self.fault.is_some() || self.due.is_some() || self.delay_ms.is_some();
+        let is_odd = self.counted || self.own || self.alone || self.probe || self.ahead;
+        if has_place || has_failed || is_odd || !self.answer.is_empty() {
+            return None;
+        }
+        let mut out =
+            format!(r#"{{"at":"{at}","attempt":{attempt},"cursor":{cursor},"endpoint":"#).into_bytes();
+        canonical::write_string(endpoint, &mut out);
+        out.extend_from_slice(b",\"queue\":");
+        canonical::write_string(queue, &mut out);
+        out.extend_from_slice(format!(r#","queueOffset":{queue_offset},"reason":"#).as_bytes());
+        canonical::write_string(reason, &mut out);
+        if let Some(Receipt { seq, head }) = receipt {
+            out.extend_from_slice(b",\"receipt\":{\"head\":");
+            canonical::write_string(head, &mut out);
+            out.extend_from_slice(format!(r#","seq":{seq}}}"#).as_bytes());
+        }
+        if let Some(status) = status {
+            out.extend_from_slice(format!(r#","status":{status}"#).as_bytes());
+        }
+        out.extend_from_slice(format!(r#","tries":{tries}}}"#).as_bytes());
+        // Numbers beyond what a double holds exactly would have another form.
+        let is_exact =
+            [*cursor, *queue_offset, receipt.as_ref().map_or(0, |it| it.seq)].iter().all(|it| *it <= 1 << 53);
+        String::from_utf8(out).ok().filter(|_| is_exact)
+    }
+}
+
 impl Event {
     /// The audit record of this event.
     pub fn draft(&self) -> Draft {
         match self {
-            Event::Item { outcome, key, scope, detail } => Draft {
-                key: key.clone(),
-                scope: scope.clone(),
-                ..Draft::new(Action::Deliver, *outcome, to_value(detail))
-            },
+            Event::Item { outcome, key, scope, detail } => {
+                let detail = detail.plain().map_or_else(|| to_value(detail).into(), audit::Detail::Canonical);
+                Draft {
+                    key: key.clone(),
+                    scope: scope.clone(),
+                    ..Draft::new(Action::Deliver, *outcome, detail)
+                }
+            }
             Event::Breaker(detail) => {
                 let is_closed = detail.breaker.state == super::breaker::Gate::Closed;
                 let outcome = if is_closed { Outcome::Closed } else { Outcome::Opened };
@@ -217,4 +256,37 @@ fn to_value(detail: &impl Serialize) -> Value {
 
 fn from_value<T: DeserializeOwned>(detail: Value) -> Option<T> {
     serde_json::from_value(detail).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plain_text_of_a_detail_is_its_canonical_form() {
+        let receipt = Receipt { seq: 7, head: "ab".into() };
+        let plain = Detail {
+            queue: "milestone-delivery-queue".into(),
+            endpoint: "b\"\u{1}\u{1f680}".into(),
+            queue_offset: 12,
+            cursor: 1 << 53,
+            attempt: 1,
+            tries: 3,
+            reason: "accepted".into(),
+            ..Detail::default()
+        };
+        for (receipt, status) in [(None, None), (Some(receipt), Some(200))] {
+            let detail = Detail { status, receipt, ..plain.clone() };
+            let canonical = canonical::to_vec(&to_value(&detail));
+            assert_eq!(detail.plain().map(String::into_bytes), Some(canonical));
+        }
+        for odd in [
+            Detail { journal: Some("j".into()), ..plain.clone() },
+            Detail { answer: "no".into(), ..plain.clone() },
+            Detail { probe: true, ..plain.clone() },
+            Detail { cursor: (1 << 53) + 1, ..plain.clone() },
+        ] {
+            assert_eq!(odd.plain(), None, "{odd:?}");
+        }
+    }
 }

@@ -14,7 +14,8 @@ use serde_json::{Value, value::RawValue};
 
 use super::wire::Sent;
 use crate::{
-    envelope::{EventEnvelope, MILESTONE_EMITTED},
+    Timestamp, canonical,
+    envelope::{EventEnvelope, MILESTONE_EMITTED, Resume, SCHEMA_VERSION},
     ingest,
 };
 
@@ -104,6 +105,9 @@ impl Item {
     }
 
     fn valid(offset: u64, end: u64, line: &[u8]) -> Result<Item, String> {
+        if let Some(quick) = Quick::read(line) {
+            return Ok(quick.item(offset, end));
+        }
         let envelope = EventEnvelope::from_line(line).map_err(|faults| match faults.first() {
             Some(it) => it.to_string(),
             None => "is no valid record".to_owned(),
@@ -128,6 +132,125 @@ impl Item {
     /// The idempotency key.
     pub fn key(&self) -> &str {
         &self.name.key
+    }
+}
+
+/// A milestone's record in the form in which we write it ourselves: nearly every one. It is read without making a
+/// document of it, in a third of the time; whatever is different in any way is read the long way.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Quick<'a> {
+    #[serde(borrow, rename = "event_id")]
+    _event_id: Cow<'a, str>,
+    #[serde(borrow)]
+    event_type: Cow<'a, str>,
+    #[serde(borrow)]
+    schema_version: Cow<'a, str>,
+    #[serde(borrow, rename = "source")]
+    _source: Cow<'a, str>,
+    #[serde(borrow, rename = "target")]
+    _target: Cow<'a, str>,
+    timestamp: Timestamp,
+    #[serde(borrow, rename = "trace_id")]
+    _trace_id: Cow<'a, str>,
+    #[serde(borrow)]
+    idempotency_key: Cow<'a, str>,
+    #[serde(borrow)]
+    payload: QuickPayload<'a>,
+    #[serde(rename = "resume")]
+    _resume: Resume,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+struct QuickPayload<'a> {
+    #[serde(borrow)]
+    milestone_id: Cow<'a, str>,
+    #[serde(borrow)]
+    timestamp_utc: Cow<'a, str>,
+    #[serde(borrow)]
+    scope: Cow<'a, str>,
+    #[serde(borrow)]
+    claim: Cow<'a, str>,
+    #[serde(borrow)]
+    evidence: Vec<QuickEvidence<'a>>,
+    #[serde(borrow)]
+    risk_status: Cow<'a, str>,
+    #[serde(borrow)]
+    next_action: Cow<'a, str>,
+    #[serde(borrow)]
+    source: Cow<'a, str>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct QuickEvidence<'a> {
+    #[serde(borrow)]
+    path: Cow<'a, str>,
+    #[serde(borrow, default)]
+    r#ref: Reference<'a>,
+    #[serde(borrow)]
+    summary: Cow<'a, str>,
+    #[serde(borrow)]
+    r#type: Cow<'a, str>,
+}
+
+/// Absent, or a text; `null` would be another document.
+#[derive(Default)]
+struct Reference<'a>(Option<Cow<'a, str>>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Reference<'a> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Reference<'a>, D::Error> {
+        #[derive(Deserialize)]
+        struct Text<'t>(#[serde(borrow)] Cow<'t, str>);
+        Text::deserialize(deserializer).map(|it| Reference(Some(it.0)))
+    }
+}
+
+impl<'a> Quick<'a> {
+    fn read(line: &'a [u8]) -> Option<Quick<'a>> {
+        let quick: Quick = serde_json::from_slice(line).ok()?;
+        let is_ours = quick.event_type == MILESTONE_EMITTED && quick.schema_version == SCHEMA_VERSION;
+        (is_ours && !quick.payload.milestone_id.is_empty()).then_some(quick)
+    }
+
+    fn item(self, offset: u64, end: u64) -> Item {
+        let body = Arc::new(self.body());
+        let scope = Some(self.payload.scope.into_owned()).filter(|it| !it.is_empty());
+        let name =
+            Sent { key: self.idempotency_key.into_owned(), id: self.payload.milestone_id.into_owned() };
+        Item { offset, end, scope, route: Route::Milestones, name, body: Ok(body) }
+    }
+
+    /// As [`ingest::milestone_body`] makes it: canonical, so each object's fields by name.
+    fn body(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(768);
+        let field = |name: &str, text: &str, out: &mut Vec<u8>| {
+            out.extend_from_slice(name.as_bytes());
+            canonical::write_string(text, out);
+        };
+        let payload = &self.payload;
+        field("{\"event\":{\"claim\":", &payload.claim, &mut out);
+        out.extend_from_slice(b",\"evidence\":[");
+        for (at, it) in payload.evidence.iter().enumerate() {
+            field(if at > 0 { ",{\"path\":" } else { "{\"path\":" }, &it.path, &mut out);
+            if let Some(text) = &it.r#ref.0 {
+                field(",\"ref\":", text, &mut out);
+            }
+            field(",\"summary\":", &it.summary, &mut out);
+            field(",\"type\":", &it.r#type, &mut out);
+            out.push(b'}');
+        }
+        field("],\"milestoneId\":", &payload.milestone_id, &mut out);
+        field(",\"nextAction\":", &payload.next_action, &mut out);
+        field(",\"riskStatus\":", &payload.risk_status, &mut out);
+        field(",\"scope\":", &payload.scope, &mut out);
+        field(",\"source\":", &payload.source, &mut out);
+        field(",\"timestampUtc\":", &payload.timestamp_utc, &mut out);
+        field("},\"idempotencyKey\":", &self.idempotency_key, &mut out);
+        field(",\"sentAtUtc\":", &self.timestamp.to_string(), &mut out);
+        out.push(b'}');
+        out
     }
 }
 
@@ -172,6 +295,33 @@ mod tests {
         let id = serde_json::from_slice::<Value>(&line).unwrap()["event_id"].as_str().unwrap().to_owned();
         assert_eq!((first.route, first.name.id.as_str()), (Route::Events, id.as_str()));
         assert_eq!(first.body, again.body);
+    }
+
+    /// Each of these is read the long way when it is only a little different, and then has the same bytes.
+    #[test]
+    fn the_quick_way_gives_what_the_long_way_gives() {
+        let payload = |reference: &str| {
+            format!(
+                r#"{{"milestoneId":"m \u0001\"1","timestampUtc":"2026-11-20T10:00:00.000Z","scope":"a \ud83d\ude80\n","claim":"\u007f / \u2028","evidence":[{{"type":"log","path":"p\\q","summary":"s"}},{{"type":"doc","path":"p","summary":"é"{reference}}}],"riskStatus":"on-track","nextAction":"\b\f","source":"agent"}}"#
+            )
+        };
+        for payload in [payload(""), payload(r#","ref":"r""#)] {
+            let value: Value = serde_json::from_str(&payload).unwrap();
+            let mut record: Value = serde_json::from_slice(&line(MILESTONE_EMITTED, &value)).unwrap();
+            record["resume"] = json!({"offset": 9, "fingerprint": "ab"});
+            let text = record.to_string();
+            assert!(Quick::read(text.as_bytes()).is_some());
+            let quick = Item::read(3, 4, text.as_bytes()).unwrap();
+            record["endpoint"] = json!("");
+            let text = record.to_string();
+            assert!(Quick::read(text.as_bytes()).is_none(), "not as we write it");
+            let long = Item::read(3, 4, text.as_bytes()).unwrap();
+            assert_eq!(quick.body, long.body);
+            assert_eq!((&quick.name, &quick.scope), (&long.name, &long.scope));
+        }
+        for odd in [payload(r#","ref":null"#), payload(r#","ref":"r","more":1"#), payload(r#","path":"p""#)] {
+            assert!(serde_json::from_str::<QuickPayload>(&odd).is_err(), "{odd}");
+        }
     }
 
     #[test]

@@ -30,6 +30,8 @@ const PAGE_SLOTS: usize = PAGE_BYTES / SLOT_BYTES - 1;
 /// Mean entries a bucket at which the table grows. A bucket that waits for its split holds twice as many,
 /// 160 with a standard deviation of 13, of 255: a full one will not be seen, and would mean a rebuild.
 const MEAN_ENTRIES: u64 = 80;
+/// Far more than any disk holds: 2^52 bytes.
+const BUCKETS_MAX: u64 = 1 << 40;
 const MAGIC: &[u8; 8] = b"mileidx1";
 
 type Page = Box<[u8; PAGE_BYTES]>;
@@ -49,6 +51,7 @@ pub struct Table {
     path: PathBuf,
     file: File,
     header: Header,
+    looked_at: Option<Page>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +67,7 @@ impl Table {
     pub fn open(logs: &Logs, path: PathBuf) -> Result<Table> {
         let (file, _) = durable::open_or_create(logs.disk(), &path)
             .map_err(|it| Error::io("cannot open the index", &path, it))?;
-        let mut table = Table { logs: logs.clone(), path, file, header: Header::empty() };
+        let mut table = Table { logs: logs.clone(), path, file, header: Header::empty(), looked_at: None };
         match table.read_header()? {
             Some(it) if table.bytes()? >= (it.buckets + 1) * PAGE_BYTES as u64 => table.header = it,
             // Shorter than its header says: pages that a power cut took.
@@ -80,7 +83,7 @@ impl Table {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(None),
             other => other.map_err(|it| Error::io("cannot open the index", &path, it))?,
         };
-        let mut table = Table { logs: logs.clone(), path, file, header: Header::empty() };
+        let mut table = Table { logs: logs.clone(), path, file, header: Header::empty(), looked_at: None };
         let Some(header) = table.read_header()? else { return Ok(None) };
         table.header = header;
         Ok(Some(table))
@@ -124,11 +127,14 @@ impl Table {
     }
 
     /// The offsets under a hash.
-    pub fn find(&self, hash: u64) -> Result<Lookup> {
-        let Some(page) = self.read_page(1 + bucket_of(hash, self.header.buckets))? else {
-            return Ok(Lookup::Damaged);
-        };
-        Ok(Lookup::Offsets(slots(&page).filter(|it| it.0 == hash).map(|it| it.1).collect()))
+    pub fn find(&mut self, hash: u64) -> Result<Lookup> {
+        // Kept from look-up to look-up, so that none has to make a page.
+        let mut page = self.looked_at.take().unwrap_or_else(|| Page::new([0; PAGE_BYTES]));
+        let is_whole = self.read_page_into(&mut page, 1 + bucket_of(hash, self.header.buckets));
+        let offsets = || slots(&page).filter(|it| it.0 == hash).map(|it| it.1).collect();
+        let found = is_whole.map(|it| if it { Lookup::Offsets(offsets()) } else { Lookup::Damaged });
+        self.looked_at = Some(page);
+        found
     }
 
     /// Inserts entries, after which the table knows the journal up to `position`. False when it must be
@@ -177,9 +183,14 @@ impl Table {
 
     fn read_page(&self, number: u64) -> Result<Option<Page>> {
         let mut page = Page::new([0; PAGE_BYTES]);
+        Ok(self.read_page_into(&mut page, number)?.then_some(page))
+    }
+
+    /// Whether the page is there and can be believed.
+    fn read_page_into(&self, page: &mut Page, number: u64) -> Result<bool> {
         match self.file.read_exact_at(&mut page[..], number * PAGE_BYTES as u64) {
-            Ok(()) => Ok((page[..8] == seal_of(&page, number)).then_some(page)),
-            Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Ok(()) => Ok(page[..8] == seal_of(page, number)),
+            Err(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
             Err(cause) => Err(self.failed("cannot read", cause)),
         }
     }
@@ -300,6 +311,8 @@ impl Header {
         let number = |at| get(page, at / SLOT_BYTES);
         let ((seed, buckets), (entries, offset)) = (number(16), number(32));
         let fingerprint = page[48..64].iter().take_while(|it| **it != 0).map(|it| char::from(*it)).collect();
-        (buckets > 0).then_some(Header { seed, buckets, entries, position: Position { offset, fingerprint } })
+        // What `insert` keeps to. Others' numbers could make it grow the file for ever, or overflow.
+        let is_possible = (1..=BUCKETS_MAX).contains(&buckets) && entries <= buckets * MEAN_ENTRIES;
+        is_possible.then_some(Header { seed, buckets, entries, position: Position { offset, fingerprint } })
     }
 }

@@ -59,6 +59,13 @@ impl Mark {
         self.base.saturating_add(self.length)
     }
 
+    /// Whether a file can be this long and a chain have so many records. What a check fits to and no disk can hold
+    /// was not written by us, and sums with it would overflow.
+    fn is_possible(&self) -> bool {
+        let end = self.base.checked_add(self.length);
+        end.is_some_and(|it| it.max(self.seq) <= i64::MAX.unsigned_abs())
+    }
+
     /// Reads the mark; `None` when there is none that can be believed.
     pub fn read(file: &File) -> io::Result<Option<Mark>> {
         let mut bytes = [0; MARK_BYTES];
@@ -99,7 +106,8 @@ fn decode(bytes: &[u8]) -> Option<Mark> {
     if text.len() != MARK_BYTES || u32::from_str_radix(check, 16).ok()? != crc32fast::hash(body.as_bytes()) {
         return None;
     }
-    serde_json::from_str(&format!("{body}}}")).ok().filter(|it: &Mark| it.version == VERSION)
+    let mark: Mark = serde_json::from_str(&format!("{body}}}")).ok()?;
+    (mark.version == VERSION && mark.is_possible()).then_some(mark)
 }
 
 #[cfg(test)]
@@ -108,12 +116,12 @@ mod tests {
 
     #[test]
     fn the_longest_mark_fits_and_comes_back() {
-        let longest = u64::MAX;
+        let longest = u64::MAX / 4;
         let head = "f".repeat(64);
         let mark = Mark {
             base: longest,
             length: longest,
-            audit_offset: longest,
+            audit_offset: u64::MAX,
             seq: longest,
             head,
             ..Mark::default()
@@ -121,6 +129,18 @@ mod tests {
         let bytes = encode(&mark).unwrap();
         assert_eq!(bytes.len(), MARK_BYTES);
         assert_eq!(decode(&bytes), Some(mark));
+    }
+
+    #[test]
+    fn a_mark_that_no_file_can_reach_is_missing() {
+        let far = u64::MAX / 2;
+        for mark in [
+            Mark { base: u64::MAX, length: 1, ..Mark::default() },
+            Mark { base: far, length: 1, ..Mark::default() },
+            Mark { seq: u64::MAX, ..Mark::default() },
+        ] {
+            assert_eq!(decode(&encode(&mark).unwrap()), None, "{mark:?}");
+        }
     }
 
     #[test]

@@ -276,6 +276,21 @@ pub(super) fn last_line(logs: &Logs, name: &JournalName) -> Result<Option<(Posit
     Ok(segments.line_before(end)?.map(|line| (Position::after(end, &line), line)))
 }
 
+/// The last whole lines below the mark, at most `count`, in order.
+pub(super) fn last_lines(logs: &Logs, name: &JournalName, count: usize) -> Result<Vec<Vec<u8>>> {
+    let mut segments = Segments::new(logs, name);
+    let mut end = segments.refresh()?;
+    let mut lines = Vec::new();
+    while lines.len() < count
+        && let Some(line) = segments.line_before(end)?
+    {
+        end = end.saturating_sub(line.len() as u64 + 1);
+        lines.push(line);
+    }
+    lines.reverse();
+    Ok(lines)
+}
+
 /// The line that ends at `offset`, without its newline.
 pub(crate) fn line_before(logs: &Logs, name: &JournalName, offset: u64) -> Result<Option<Vec<u8>>> {
     let mut segments = Segments::new(logs, name);

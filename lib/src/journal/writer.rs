@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{Extent, JournalName, Lines, Position, Reader, Resync, active::Active, fingerprint, reader};
 use crate::{
     Error, Kind, Result,
-    audit::{self, Action, Draft, Outcome},
+    audit::{self, Action, Detail, Draft, Outcome},
     chain::Chain,
     logs::Logs,
 };
@@ -87,6 +87,11 @@ impl Journal {
     /// The position after the last line below the mark, and that line; `None` in an empty journal.
     pub fn last_line(&self) -> Result<Option<(Position, Vec<u8>)>> {
         reader::last_line(&self.logs, &self.name)
+    }
+
+    /// The last lines below the mark, at most `count`, in order. Their cost is theirs, not the journal's.
+    pub fn last_lines(&self, count: usize) -> Result<Vec<Vec<u8>>> {
+        reader::last_lines(&self.logs, &self.name, count)
     }
 
     /// Look-ups of single lines by their offset.
@@ -219,21 +224,45 @@ impl Batch {
     /// `name`: so the audit's chain says what was in the journal, not only where.
     fn attested(&self, name: &JournalName, base: u64) -> Vec<Draft> {
         let mut drafts = self.drafts.clone();
-        for draft in drafts.iter_mut().filter(|it| it.detail["journal"] == name.as_str()) {
-            let at = |field: &str| {
-                let offset = draft.detail[field].as_u64()?.checked_sub(base)?;
-                usize::try_from(offset).ok().filter(|it| *it <= self.lines.len())
-            };
-            let fingerprint = match (at("offset"), at("from"), at("to")) {
-                (Some(offset), ..) => self.lines[offset..].split(|it| *it == b'\n').next().map(fingerprint),
-                (None, Some(from), Some(to)) if from < to => Some(fingerprint_of_all(&self.lines[from..to])),
-                _ => None,
-            };
-            if let (Some(fingerprint), Value::Object(detail)) = (fingerprint, &mut draft.detail) {
-                detail.insert("fingerprint".to_owned(), fingerprint.into());
+        for draft in &mut drafts {
+            match &mut draft.detail {
+                Detail::Value(detail) if detail["journal"] == name.as_str() => {
+                    let at = |field: &str| self.index_of(detail[field].as_u64()?, base);
+                    let fingerprint = match (at("offset"), at("from"), at("to")) {
+                        (Some(offset), ..) => self.fingerprint_at(offset),
+                        (None, Some(from), Some(to)) if from < to => {
+                            Some(fingerprint_of_all(&self.lines[from..to]))
+                        }
+                        _ => None,
+                    };
+                    if let (Some(fingerprint), Value::Object(detail)) = (fingerprint, detail) {
+                        detail.insert("fingerprint".to_owned(), fingerprint.into());
+                    }
+                }
+                Detail::Value(_) => {}
+                // The same in the text, where it is the first field by its name.
+                Detail::Canonical(detail) => {
+                    let rest =
+                        detail.strip_prefix("{\"journal\":\"").and_then(|it| it.strip_prefix(name.as_str()));
+                    let offset = rest.and_then(|it| it.strip_prefix("\",\"offset\":"));
+                    let digits = offset.map(|it| it.split([',', '}']).next().unwrap_or_default());
+                    let offset = digits.and_then(|it| self.index_of(it.parse().ok()?, base));
+                    if let Some(fingerprint) = offset.and_then(|it| self.fingerprint_at(it)) {
+                        detail.insert_str(1, &format!("\"fingerprint\":\"{fingerprint}\","));
+                    }
+                }
             }
         }
         drafts
+    }
+
+    /// Where in `lines` a logical offset is.
+    fn index_of(&self, offset: u64, base: u64) -> Option<usize> {
+        usize::try_from(offset.checked_sub(base)?).ok().filter(|it| *it <= self.lines.len())
+    }
+
+    fn fingerprint_at(&self, index: usize) -> Option<String> {
+        self.lines[index..].split(|it| *it == b'\n').next().map(fingerprint)
     }
 }
 

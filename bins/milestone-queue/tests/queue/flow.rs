@@ -106,11 +106,8 @@ fn a_truncated_source_stops_it_until_it_is_told_where_to_go_on() {
     scratch.run(TOOL, &["--resync", "start"]).exits(0);
     emit(&scratch, ids(3..5));
     assert_eq!(scratch.run(TOOL, &[]).exits(0).all("queued"), [2]);
-    assert_eq!(
-        outcomes(&scratch, "resync"),
-        ["done", "done"],
-        "the source as it is, and where the queue goes on"
-    );
+    // One says that the journal was taken as it was found, one where the queue goes on.
+    assert_eq!(outcomes(&scratch, "resync"), ["done", "done"]);
 }
 
 #[test]

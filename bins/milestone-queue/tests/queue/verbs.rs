@@ -12,7 +12,7 @@ use milepost::{
     logs::Logs,
     queue, redrive,
 };
-use milepost_testing::{Run, Scratch};
+use milepost_testing::{Run, Scratch, wait_until};
 use serde_json::{Value, json};
 
 use crate::bench::{QUEUE, TOOL, emit, ids, keys, outcomes};
@@ -199,15 +199,11 @@ fn the_verbs_work_beside_a_watching_instance() {
     let scratch = Scratch::new();
     emit(&scratch, ids(0..3));
     let watching = scratch.command(TOOL).arg("--watch").spawn().unwrap();
-    while lines(&scratch).len() < 3 {
-        std::thread::yield_now();
-    }
+    wait_until(|| lines(&scratch).len() >= 3);
     acknowledge(&scratch, 0, clock::now());
     assert_eq!(scratch.run(TOOL, &["--resend", "m1"]).exits(0).all("queued"), [1]);
     emit(&scratch, ids(3..4));
-    while lines(&scratch).len() < 5 {
-        std::thread::yield_now();
-    }
+    wait_until(|| lines(&scratch).len() >= 5);
     assert_eq!(keys(&scratch)[3..], ["milestone:m1", "milestone:m3"]);
     terminate(&watching);
     Run::of(watching).exits(0);
@@ -254,9 +250,7 @@ fn killed_in_the_middle_and_asked_for_again_each_is_sent_once_more() {
     for round in 0..6 {
         let mut child = scratch.command(TOOL).args(span).spawn().unwrap();
         let enough = before + before * round / 6;
-        while size() <= enough && child.try_wait().unwrap().is_none() {
-            std::thread::yield_now();
-        }
+        wait_until(|| size() > enough || child.try_wait().unwrap().is_some());
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::client::{Folder, Receiver};
+use crate::client::{Folder, Receiver, event, signed_body};
 
 fn ids(receiver: &Receiver, query: &str) -> Vec<String> {
     let answer = receiver.get(&format!("/api/milestones/latest{query}"));
@@ -61,7 +61,16 @@ fn an_item_is_the_event_its_place_and_its_receipt() {
 fn questions_that_make_no_sense_are_refused_with_a_reason() {
     let folder = Folder::new();
     let receiver = folder.start();
-    for query in ["?limit=0", "?limit=201", "?limit=-1", "?limit=x", "?riskStatus=fine", "?scope=%ff"] {
+    for query in [
+        "?limit=0",
+        "?limit=201",
+        "?limit=-1",
+        "?limit=x",
+        "?riskStatus=fine",
+        "?scope=%ff",
+        "?since=now",
+        "?cursor=x",
+    ] {
         for path in ["/api/milestones/latest", "/"] {
             let answer = receiver.get(&format!("{path}{query}"));
             assert_eq!((answer.status, answer.json()["ok"].clone()), (400, json!(false)), "{query}");
@@ -140,7 +149,7 @@ fn the_page_tells_how_to_begin_and_brings_its_own_files() {
         assert_eq!(file.header("access-control-allow-origin"), Some("https://app.example"));
     }
     receiver.emit("a", &json!({ "scope": "demand" }));
-    assert!(receiver.get("/?scope=other").body.contains("Nothing here yet"));
+    assert!(receiver.get("/?scope=other").body.contains("Nothing here"));
     assert!(receiver.get("/?scope=demand").body.contains("Claim of a."));
 }
 
@@ -161,4 +170,114 @@ fn health_and_metrics_tell_what_is_there() {
     ] {
         assert!(metrics.body.lines().any(|it| it == sample), "{sample} in {}", metrics.body);
     }
+}
+
+/// Follows `next` to the end; how many answers that took.
+fn pages(receiver: &Receiver, query: &str) -> (Vec<String>, usize) {
+    let (mut all, mut cursor) = (Vec::new(), String::new());
+    for count in 1.. {
+        let answer = receiver.get(&format!("/api/milestones/latest?{query}&cursor={cursor}"));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let items = answer.json()["items"].as_array().unwrap().clone();
+        all.extend(items.iter().map(|it| it["milestoneId"].as_str().unwrap().to_owned()));
+        match answer.json().get("next") {
+            Some(next) => next.as_str().unwrap().clone_into(&mut cursor),
+            None => return (all, count),
+        }
+    }
+    unreachable!()
+}
+
+/// Minute, seq, id, scope and risk status of a milestone.
+type Emitted = (u64, u64, String, &'static str, &'static str);
+
+#[test]
+fn pages_show_everything_once_newest_first_however_far_back() {
+    let folder = Folder::new();
+    let receiver = folder.start();
+    // More than the lists hold, with times in no order and some alike.
+    let mut expected = Vec::new();
+    for part in 0..6 {
+        let items: Vec<_> = (0..100)
+            .map(|it| {
+                let (seq, minute) = (part * 100 + it + 1, (part * 100 + it) * 7919 % 500);
+                let id = format!("m{seq}");
+                let time = format!("2026-03-01T{:02}:{:02}:00.000Z", minute / 60, minute % 60);
+                let (scope, risk) = (
+                    if seq % 3 == 0 { "third" } else { "others" },
+                    if seq % 7 == 0 { "blocked" } else { "on-track" },
+                );
+                expected.push((minute, seq, id.clone(), scope, risk));
+                let event = event(&id, &json!({ "timestampUtc": time, "scope": scope, "riskStatus": risk }));
+                milepost::ingest::milestone_body(
+                    &format!("milestone:{id}"),
+                    milepost::Timestamp::from_millis(0),
+                    &event,
+                )
+            })
+            .collect();
+        let body = milepost::ingest::batch::body(&items);
+        assert_eq!(
+            receiver.post(&signed_body(milepost::ingest::batch::MILESTONES_PATH, "b", &body)).status,
+            200
+        );
+    }
+    expected.sort_by(|a, b| b.cmp(a));
+    let ids = |takes: &dyn Fn(&Emitted) -> bool| {
+        expected.iter().filter(|it| takes(it)).map(|it| it.2.clone()).collect::<Vec<_>>()
+    };
+    let check = |receiver: &Receiver| {
+        assert_eq!(pages(receiver, "limit=77"), (ids(&|_| true), 8));
+        assert_eq!(pages(receiver, "limit=50&scope=third"), (ids(&|it| it.3 == "third"), 4));
+        assert_eq!(pages(receiver, "limit=13&riskStatus=blocked").0, ids(&|it| it.4 == "blocked"));
+        assert_eq!(
+            pages(receiver, "limit=9&scope=third&riskStatus=blocked").0,
+            ids(&|it| it.3 == "third" && it.4 == "blocked")
+        );
+        assert_eq!(pages(receiver, "limit=200&since=2026-03-01T07:00Z").0, ids(&|it| it.0 >= 420));
+        assert_eq!(
+            pages(receiver, "limit=40&since=2026-03-01T02:00Z&scope=third").0,
+            ids(&|it| it.0 >= 120 && it.3 == "third")
+        );
+    };
+    check(&receiver);
+    assert_eq!(receiver.end(), 0);
+    // Remembered from before, and read anew.
+    check(&folder.start());
+    std::fs::remove_dir_all(folder.file(".index")).unwrap();
+    check(&folder.start());
+}
+
+#[test]
+fn one_milestone_is_found_by_its_id() {
+    let folder = Folder::new();
+    let receiver = folder.start();
+    for id in ["a", "a/b ć", "latest.1"] {
+        receiver.emit(id, &Value::Null);
+    }
+    let check = |receiver: &Receiver| {
+        let one = receiver.get("/api/milestones/a%2Fb%20%C4%87");
+        assert_eq!((one.status, one.json()["item"]["receipt"]["seq"].clone()), (200, json!(2)), "{one:?}");
+        assert_eq!(one.json()["item"], receiver.get("/api/milestones/latest").json()["items"][1]);
+        assert_eq!(receiver.get("/api/milestones/b").status, 404);
+        assert_eq!(receiver.get("/api/milestones/%ff").status, 400);
+    };
+    check(&receiver);
+    receiver.kill();
+    check(&folder.start());
+}
+
+#[test]
+fn a_reader_who_has_it_already_is_told_so() {
+    let folder = Folder::new();
+    let receiver = folder.start();
+    receiver.emit("a", &Value::Null);
+    let first = receiver.get("/api/milestones/latest?limit=5");
+    let tag = first.header("etag").unwrap().to_owned();
+    let again = receiver.get_with("/api/milestones/latest?limit=5", &[("if-none-match", &tag)]);
+    assert_eq!((again.status, again.body.as_str()), (304, ""));
+    assert_eq!(receiver.get("/api/milestones/latest?limit=5").body, first.body);
+    receiver.emit("b", &Value::Null);
+    let newer = receiver.get_with("/api/milestones/latest?limit=5", &[("if-none-match", &tag)]);
+    assert_eq!(newer.json()["items"].as_array().unwrap().len(), 2);
 }

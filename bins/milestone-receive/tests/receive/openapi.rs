@@ -1,0 +1,57 @@
+//! What the receiver says of itself, held against what it does.
+
+use std::{env, process::Command};
+
+use serde_json::Value;
+
+use crate::client::Folder;
+
+#[test]
+fn the_description_names_every_route() {
+    let folder = Folder::new();
+    let receiver = folder.start();
+    let document = receiver.get("/openapi.json").json();
+    assert_eq!(document["openapi"], "3.1.0");
+    let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
+    assert_eq!(paths.len(), 15, "{paths:?}");
+    for path in paths {
+        // A GET of a path that only takes POST is told so, and nothing is unknown.
+        let status =
+            if path.ends_with("stream") { 200 } else { receiver.get(&path.replace("{id}", "x")).status };
+        let is_post = path.starts_with("/internal/");
+        let is_expected = if is_post { status == 405 } else { matches!(status, 200 | 404) };
+        assert!(is_expected, "{path}: {status}");
+    }
+}
+
+/// Schemathesis makes requests from the description, good and bad ones, and judges every answer by it. `scripts/test`
+/// installs it and says where; without that this test says so and passes.
+#[test]
+fn answers_are_as_the_description_says_whatever_is_asked() {
+    let Some(program) = env::var_os("MILEPOST_SCHEMATHESIS") else {
+        #[expect(clippy::print_stderr, reason = "a test that did not test says so")]
+        {
+            eprintln!("MILEPOST_SCHEMATHESIS names no schemathesis: not tested");
+        }
+        return;
+    };
+    let folder = Folder::new();
+    let receiver = folder.start();
+    for id in ["a", "b"] {
+        assert_eq!(receiver.emit(id, &Value::Null).status, 200);
+    }
+    let checks = "not_a_server_error,status_code_conformance,content_type_conformance,\
+                  response_headers_conformance,response_schema_conformance,unsupported_method,allow_header_conformance";
+    let output = Command::new(program)
+        .current_dir(folder.path())
+        .args(["run", &format!("http://{}/openapi.json", receiver.address), "--checks", checks])
+        .args(["--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--generation-deterministic"])
+        .args(["--suppress-health-check", "all", "--warnings", "off", "--no-color"])
+        // It never ends.
+        .args(["--exclude-path", "/api/milestones/stream"])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("13 selected"), "{said}");
+}
