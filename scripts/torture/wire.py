@@ -161,7 +161,10 @@ class Breaks(Scenario):
             self.running[-1].send_signal(signal.SIGTERM)
             if self.running[-1].wait(_TIMEOUT_S) != 0:
                 raise Wrong(f"milestone-receive exits with {self.running[-1].returncode}")
-            return self.check_both(logs, wire) + self.second_opinion(logs)
+            # An answer is not signed, so whoever changes one can make the sender believe another receipt; that the
+            # check finds it is as it should be.
+            tolerated = ("receipt-contradicted",) if wire.fault == "garble" else ()
+            return self.check_both(logs, wire) + self.second_opinion(logs, tolerated)
         except Wrong as wrong:
             return [str(wrong)]
         except subprocess.TimeoutExpired as cause:
