@@ -38,13 +38,16 @@ struct Bench {
 impl Bench {
     /// A queue with the milestones `m0`, `m1`, …
     fn new(count: usize) -> Bench {
+        Bench::with_claims(count, "é \u{1f600}")
+    }
+
+    fn with_claims(count: usize, claim: &str) -> Bench {
         let dir = tempfile::tempdir().unwrap();
         let logs = Logs::open(Some(dir.path()), "milestone-deliver").unwrap();
         let bench = Bench { _dir: dir, logs };
         let mut batch = Batch::default();
         for number in 0..count {
-            let payload =
-                json!({ "milestoneId": format!("m{number}"), "scope": "s", "claim": "é \u{1f600}" });
+            let payload = json!({ "milestoneId": format!("m{number}"), "scope": "s", "claim": claim });
             let key = format!("milestone:m{number}");
             let mut record =
                 EventEnvelope::new(MILESTONE_EMITTED, "t", "feed", key, &payload, at(0)).unwrap();
@@ -351,7 +354,8 @@ fn many_at_once_put_each_in_once() {
 
 #[test]
 fn a_span_of_more_than_a_batch_is_sent_again_through_rotations() {
-    let mut bench = Bench::new(4500);
+    // More than the 4 MiB of a batch.
+    let mut bench = Bench::with_claims(450, &"x".repeat(12_000));
     let logs = bench.logs.clone().rotate_at(100_000);
     let drafts: Vec<_> = bench
         .records()
@@ -366,11 +370,11 @@ fn a_span_of_more_than_a_batch_is_sent_again_through_rotations() {
         .collect();
     audit::append(&logs, &drafts).unwrap();
     bench.logs = logs;
-    assert_eq!(bench.resend_between(1, None).queued, 4500);
-    let expected: Vec<_> = (0..4500).map(|it| format!("milestone:m{it}")).collect();
-    assert_eq!(bench.keys_from(4500), expected);
+    assert_eq!(bench.resend_between(1, None).queued, 450);
+    let expected: Vec<_> = (0..450).map(|it| format!("milestone:m{it}")).collect();
+    assert_eq!(bench.keys_from(450), expected);
     let again = bench.resend_between(1, None);
-    assert_eq!((again.queued, again.pending), (0, 4500));
+    assert_eq!((again.queued, again.pending), (0, 450));
 }
 
 #[test]

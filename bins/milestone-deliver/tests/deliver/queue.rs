@@ -1,6 +1,9 @@
 //! What is in the queue, and who delivers it.
 
-use std::process::{Child, Command};
+use std::{
+    fs,
+    process::{Child, Command},
+};
 
 use milepost::{
     Timestamp,
@@ -9,7 +12,7 @@ use milepost::{
     logs::Logs,
     queue,
 };
-use milepost_testing::{Scratch, milestone};
+use milepost_testing::{Scratch, milestone, wait_until};
 use serde_json::{Value, json};
 
 pub const TOOL: &str = "milestone-deliver";
@@ -41,6 +44,16 @@ pub fn append(scratch: &Scratch, queue_name: &str, records: &[EventEnvelope]) {
     }
 }
 
+/// SIGTERM. When this returns, the process knows: what it begins from here on, it begins in spite of it.
 pub fn terminate(child: &Child) {
     assert!(Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
+    wait_until(|| !has_pending_signals(child));
+}
+
+/// Whether a signal to the process waits for one of its threads to take it.
+fn has_pending_signals(child: &Child) -> bool {
+    let Ok(status) = fs::read_to_string(format!("/proc/{}/status", child.id())) else { return false };
+    let has_ended = status.lines().any(|it| it.starts_with("State:\tZ"));
+    let pending = status.lines().find_map(|it| it.strip_prefix("ShdPnd:\t")).unwrap();
+    !has_ended && pending.bytes().any(|it| it != b'0')
 }

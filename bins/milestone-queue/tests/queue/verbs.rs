@@ -213,11 +213,12 @@ fn terminate(child: &Child) {
     assert!(std::process::Command::new("kill").arg(child.id().to_string()).status().unwrap().success());
 }
 
-/// A queue of so many acknowledged events, made at once.
-fn long_queue(scratch: &Scratch, count: usize) {
+/// A queue of so many acknowledged events with claims of so many bytes, made at once.
+fn long_queue(scratch: &Scratch, count: usize, claim: usize) {
     let mut batch = Batch::default();
     for number in 0..count {
-        let payload = json!({ "milestoneId": format!("m{number}"), "scope": "s" });
+        let payload =
+            json!({ "milestoneId": format!("m{number}"), "scope": "s", "claim": "x".repeat(claim) });
         let (key, sent) = (format!("milestone:m{number}"), time("2026-03-01T09:00:00Z"));
         let mut record = EventEnvelope::new(MILESTONE_EMITTED, "t", "feed", key, &payload, sent).unwrap();
         record.resume = Some(Resume { offset: 1 + number as u64, fingerprint: "ab".into() });
@@ -240,9 +241,10 @@ fn counted(scratch: &Scratch) -> BTreeMap<String, usize> {
 
 #[test]
 fn killed_in_the_middle_and_asked_for_again_each_is_sent_once_more() {
-    const COUNT: usize = 4500;
+    // More than the 4 MiB of a batch.
+    const COUNT: usize = 700;
     let scratch = Scratch::new();
-    long_queue(&scratch, COUNT);
+    long_queue(&scratch, COUNT, 12_000);
     let span = ["--resend-all", "--since", "2026-03-01T09:59:00Z"];
     let file = scratch.log("milestone-delivery-queue.jsonl");
     let size = || fs::metadata(&file).unwrap().len();
@@ -265,7 +267,7 @@ fn killed_in_the_middle_and_asked_for_again_each_is_sent_once_more() {
 #[test]
 fn asked_for_by_many_at_once_each_is_sent_once_more() {
     let scratch = Scratch::new();
-    long_queue(&scratch, 50);
+    long_queue(&scratch, 50, 1);
     bury(&scratch);
     let span = &["--resend-all", "--since", "2026-03-01T09:59:00Z"][..];
     let discard = &["--discard", "m7", "--reason", "x"][..];

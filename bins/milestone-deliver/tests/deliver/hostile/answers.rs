@@ -184,7 +184,7 @@ fn redirects_are_not_followed() {
             let location: &'static str = format!("location: {}\r\n", elsewhere.url()).leak();
             let server = Hostile::start(Mode::Answer(status, location, ""));
             let bench = Bench::new(2).more(concurrency);
-            bench.pass(&server.url(), &[]);
+            bench.pass(&server.url(), &configuration(&["redirect"]), &[]);
             bench.expect(&configuration(&["redirect"]));
             assert_eq!(elsewhere.connections(), 0, "{status}");
             bench.recover(&server);
@@ -246,7 +246,7 @@ fn what_an_answer_says_cannot_play_with_the_terminal() {
         "{\"ok\":false,\"status\":\"rejected\",\"reason\":\"\\u001b[2J\\u202e\\u0007 pwned \\n milestone-deliver: all is well\"}",
     ));
     let bench = Bench::new(1);
-    let pass = bench.pass(&server.url(), &[]);
+    let pass = bench.pass(&server.url(), &REJECTED, &[]);
     assert!(!pass.stderr.contains(['\u{1b}', '\u{202e}', '\u{7}']), "{:?}", pass.stderr);
     assert_eq!(pass.stderr.lines().count(), 1, "{}", pass.stderr);
     let [dead] = &bench.scratch.records("milestone-delivery-deadletter")[..] else { panic!("one") };
@@ -259,7 +259,7 @@ fn a_long_reason_is_kept_short() {
         format!(r#"{{"ok":false,"status":"rejected","reason":"{}"}}"#, "é".repeat(30_000)).leak();
     let server = Hostile::start(Mode::Answer(400, "", reason));
     let bench = Bench::new(1);
-    bench.pass(&server.url(), &[]);
+    bench.pass(&server.url(), &REJECTED, &[]);
     let [dead] = &bench.scratch.records("milestone-delivery-deadletter")[..] else { panic!("one") };
     assert!(dead.to_string().len() < 3000, "{}", dead.to_string().len());
     assert!(bench.attempts()[0].to_string().len() < 3000);
@@ -269,7 +269,7 @@ fn a_long_reason_is_kept_short() {
 fn a_clock_that_is_years_ahead_is_told_of_once() {
     let server = Hostile::start(Mode::GoodWith("date: Thu, 01 Jan 2099 00:00:00 GMT\r\n"));
     let bench = Bench::new(3);
-    let pass = bench.pass(&server.url(), &[]);
+    let pass = bench.pass(&server.url(), &ACCEPTED, &[]);
     assert_eq!(pass.summary["delivered"], 3);
     assert_eq!(pass.stderr.matches("2099-01-01").count(), 1, "{}", pass.stderr);
 }

@@ -9,24 +9,17 @@ use crate::queue::SECRET;
 
 const COUNT: usize = 120;
 const SCOPES: usize = 6;
-const DRAIN: [&str; 9] = [
-    "--drain",
-    "--drain-timeout",
-    "60s",
-    "--timeout",
-    "400ms",
-    "--backoff-base",
-    "2ms",
-    "--backoff-cap",
-    "20ms",
-];
+const DRAIN: [&str; 7] =
+    ["--drain", "--drain-timeout", "100s", "--backoff-base", "2ms", "--backoff-cap", "20ms"];
 
 /// All is stored once, within each scope in order, whatever became of the batches.
 fn meet(batched: &Batched) {
+    let hangs = matches!(batched, Batched::As(it) if matches!(**it, Mode::Broken(_, Way::Hang) | Mode::Lost(_, Way::Hang)));
+    let timeout = ["--timeout", if hangs { "400ms" } else { "8s" }];
     for concurrency in CONCURRENCY {
         let server = Hostile::start(Mode::Batches(batched.clone()));
         let bench = Bench::with_scopes(COUNT, SCOPES).more(concurrency);
-        bench.run(&server.url(), &DRAIN).exits(0);
+        bench.run(&server.url(), &[&DRAIN[..], &timeout].concat()).exits(0);
         let (taken, dead) = (bench.settled("acknowledged"), bench.settled("dead-lettered"));
         assert!(dead.is_empty(), "{batched:?} judges no item: {dead:?}");
         assert_eq!(taken.len(), COUNT, "{batched:?}");

@@ -14,7 +14,7 @@ fn refused() {
     for concurrency in CONCURRENCY {
         let server = Hostile::refusing();
         let bench = Bench::new(3).more(concurrency);
-        bench.pass(&server.url(), &[]);
+        bench.pass(&server.url(), &NO_CONNECTION, &[]);
         bench.expect(&NO_CONNECTION);
         bench.recover(&server.open());
     }
@@ -32,7 +32,7 @@ fn made_but_never_taken() {
     for concurrency in CONCURRENCY {
         let server = Hostile::never_accepting();
         let bench = Bench::new(3).more(concurrency);
-        bench.pass(&server.url(), &[]);
+        bench.pass(&server.url(), &TIMEOUT, &[]);
         bench.expect(&TIMEOUT);
         bench.recover(&server.open());
     }
@@ -137,7 +137,7 @@ fn silent_after_each_answer_though_keep_alive_was_said() {
     for concurrency in CONCURRENCY {
         let server = Hostile::start(Mode::GoodThen(Way::Hang));
         let bench = Bench::new(3).more(concurrency);
-        bench.pass(&server.url(), &[]);
+        bench.pass(&server.url(), &TIMEOUT, &[]);
         // Each connection serves one request; the next one on it times out.
         for attempt in bench.attempts() {
             let reason = &attempt["detail"]["reason"];
@@ -159,7 +159,7 @@ fn bytes_behind_an_answer_are_no_answer_to_the_next_request() {
         for ack in [&["--ack", "contract"], &["--ack", "2xx"]] {
             let server = Hostile::start(Mode::GoodWithSurplus);
             let bench = Bench::new(5).more(concurrency);
-            bench.pass(&server.url(), ack);
+            bench.pass(&server.url(), &ACCEPTED, ack);
             bench.expect(&ACCEPTED);
             assert_eq!(server.stored().len(), 5);
             bench.recover(&server);

@@ -16,7 +16,7 @@ const ROUNDS: usize = 40;
 const MORE: [&str; 9] = [
     "--drain",
     "--timeout",
-    "300ms",
+    "5s",
     "--backoff-base",
     "2ms",
     "--backoff-cap",

@@ -14,7 +14,7 @@ fn meet(mode: &Mode, certificate: Certificate, expected: &Expected) {
         let bench = Bench::new(3).more(concurrency);
         let trusted = bench.scratch.write("authority.pem", &authority.pem);
         let bench = bench.env("SSL_CERT_FILE", trusted.to_str().unwrap().to_owned());
-        bench.pass(&server.url(), &[]);
+        bench.pass(&server.url(), expected, &[]);
         bench.expect(expected);
         if certificate == Certificate::Good {
             bench.recover(&server);
@@ -47,7 +47,7 @@ fn an_authority_that_nobody_knows() {
     let bench = Bench::new(2);
     let trusted = bench.scratch.write("authority.pem", &ours.pem);
     let bench = bench.env("SSL_CERT_FILE", trusted.to_str().unwrap().to_owned());
-    bench.pass(&server.url(), &[]);
+    bench.pass(&server.url(), &TLS, &[]);
     bench.expect(&TLS);
 }
 
