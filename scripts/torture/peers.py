@@ -15,6 +15,7 @@ import http.server
 import json
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -50,6 +51,14 @@ def post(address, event):
         raise OSError(f"broken answer: {cause!r}") from None
     finally:
         connection.close()
+
+
+class _Server(http.server.ThreadingHTTPServer):
+    """Says nothing of a peer that was killed in the middle of a request: that is what is tried."""
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Client:
@@ -115,7 +124,7 @@ class Endpoint:
             def log_message(self, *_):
                 pass
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = _Server(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.server.block_on_close = False
         self.address = "127.0.0.1:%d" % self.server.server_port
