@@ -71,7 +71,9 @@ pub struct Trimmed {
 pub fn source(source: &Journal, wanted: Wanted, now: Timestamp) -> Result<Trimmed> {
     if inventory::queue_of(source.name()).is_none() {
         let what = format!("{} may have readers that nobody knows of", source.name().file());
-        return Err(Error::new(Kind::Usage, "", what).cure("only milestones.jsonl and reminders.jsonl are trimmed"));
+        return Err(
+            Error::new(Kind::Usage, "", what).cure("only milestones.jsonl and reminders.jsonl are trimmed")
+        );
     }
     let passed = passed_by_queues(source)?;
     trim(source, passed, wanted, now)
@@ -127,9 +129,12 @@ fn sources_told(logs: &Logs) -> Result<BTreeMap<String, (BTreeSet<String>, Optio
     let mut told: BTreeMap<String, (BTreeSet<String>, Option<String>)> = BTreeMap::new();
     lines_from(logs, &JournalName::audit(), 0, &mut |_, text| {
         // Lines are canonical, so these records begin so; all others cost no more than this.
-        let is_meant = [&b"{\"action\":\"enqueue\","[..], b"{\"action\":\"resync\","].iter().any(|it| text.starts_with(it));
+        let is_meant = [&b"{\"action\":\"enqueue\","[..], b"{\"action\":\"resync\","]
+            .iter()
+            .any(|it| text.starts_with(it));
         if is_meant
-            && let Ok(Record { detail: Detail { journal, queue, source: Some(source) } }) = serde_json::from_slice(text)
+            && let Ok(Record { detail: Detail { journal, queue, source: Some(source) } }) =
+                serde_json::from_slice(text)
             && let Some(queue) = journal.or(queue)
         {
             let (all, last) = told.entry(queue.into_owned()).or_default();

@@ -52,9 +52,15 @@ fn a_wrapped_command_has_its_streams_and_its_status_and_its_log_is_evidence() {
     let run = Run::of(child).exits(3);
     assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("out\nin\n", "err\n"));
     let milestone = only_milestone(&scratch);
-    assert_eq!((milestone["scope"].as_str(), milestone["riskStatus"].as_str()), (Some("runtime"), Some("at-risk")));
+    assert_eq!(
+        (milestone["scope"].as_str(), milestone["riskStatus"].as_str()),
+        (Some("runtime"), Some("at-risk"))
+    );
     let claim = milestone["claim"].as_str().unwrap();
-    assert!(claim.starts_with("two words failed after ") && claim.ends_with(" with exit status 3."), "{claim}");
+    assert!(
+        claim.starts_with("two words failed after ") && claim.ends_with(" with exit status 3."),
+        "{claim}"
+    );
     let evidence = &milestone["evidence"][0];
     let path = evidence["path"].as_str().unwrap();
     assert!(path.starts_with("runs/two-words."), "{path}: nothing of this machine");
@@ -70,11 +76,13 @@ fn a_wrapped_command_has_its_streams_and_its_status_and_its_log_is_evidence() {
 #[test]
 fn a_success_claims_what_it_was_told_to_claim() {
     let scratch = Scratch::new();
-    let claims = ["--id=n.1", "--claim", "All is saved.", "--risk", "completed", "--next=Sleep.", "--source", "agent"];
+    let claims =
+        ["--id=n.1", "--claim", "All is saved.", "--risk", "completed", "--next=Sleep.", "--source", "agent"];
     let run = wrapped(&scratch, &[&claims[..], &["--", "true"]].concat()).exits(0);
     assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("", ""));
     let milestone = only_milestone(&scratch);
-    let fields = ["milestoneId", "claim", "riskStatus", "nextAction", "source"].map(|it| milestone[it].as_str().unwrap());
+    let fields = ["milestoneId", "claim", "riskStatus", "nextAction", "source"]
+        .map(|it| milestone[it].as_str().unwrap());
     assert_eq!(fields, ["n.1", "All is saved.", "completed", "Sleep.", "agent"]);
 }
 
@@ -95,7 +103,8 @@ fn a_signal_reaches_the_command_which_may_say_what_it_means() {
 fn a_command_that_a_signal_ends_is_reported_so() {
     for (name, status) in [("INT", 130), ("TERM", 143), ("HUP", 129)] {
         let scratch = Scratch::new();
-        let (mut child, _stdout) = started(&scratch, &["--title", "job", "--", "sh", "-c", "echo up; exec cat"]);
+        let (mut child, _stdout) =
+            started(&scratch, &["--title", "job", "--", "sh", "-c", "echo up; exec cat"]);
         signal(name, child.id());
         assert_eq!(child.wait().unwrap().code(), Some(status));
         let claim = only_milestone(&scratch)["claim"].as_str().unwrap().to_owned();
@@ -106,7 +115,8 @@ fn a_command_that_a_signal_ends_is_reported_so() {
 #[test]
 fn the_command_runs_when_nothing_can_be_reported_and_what_to_run_later_is_said() {
     let scratch = Scratch::new();
-    let run = wrapped(&scratch, &["--logs", "later", "--title", "it's", "--", "sh", "-c", "echo done"]).exits(0);
+    let run =
+        wrapped(&scratch, &["--logs", "later", "--title", "it's", "--", "sh", "-c", "echo done"]).exits(0);
     assert_eq!(run.stdout, "done\n");
     let (_, later) = run.stderr.split_once("exit status 66 of milestone-emit); later: ").unwrap();
     scratch.run("milestone-status", &["--init", "--logs", "later"]).exits(0);
@@ -181,7 +191,9 @@ fn a_shell_keeps_a_watcher_running_through_kills_and_ends_with_it() {
     signal("TERM", supervisor.id());
     assert_eq!(supervisor.wait().unwrap().code(), Some(0));
     assert!(!fs::exists(format!("/proc/{}", second[0])).unwrap(), "it ended with its supervisor");
-    let run = Run::of(scratch.script(root().join("examples/supervise")).args(["milestone-queue", "--no"]).spawn().unwrap());
+    let run = Run::of(
+        scratch.script(root().join("examples/supervise")).args(["milestone-queue", "--no"]).spawn().unwrap(),
+    );
     assert!(run.exits(64).stderr.ends_with("ended with exit status 64; it is not started again\n"));
 }
 

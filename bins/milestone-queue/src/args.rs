@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
 use milepost::{
-    Error, Kind, Result, Timestamp, journal::Resync, text,
+    Error, Kind, Result, Timestamp,
+    journal::Resync,
+    text,
     units::{DurationArg, Size},
 };
 

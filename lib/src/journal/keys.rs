@@ -56,7 +56,11 @@ pub(crate) fn write(logs: &Logs, name: &JournalName, base: u64, kept: &[(u64, Ke
 }
 
 /// Every key of every trimmed segment, in order, with its record's logical offset.
-pub(crate) fn each(logs: &Logs, name: &JournalName, take: &mut dyn FnMut(u64, Kept) -> Result<()>) -> Result<()> {
+pub(crate) fn each(
+    logs: &Logs,
+    name: &JournalName,
+    take: &mut dyn FnMut(u64, Kept) -> Result<()>,
+) -> Result<()> {
     for base in super::extent::trimmed(logs, name)? {
         let path = logs.dir().join(name.keys(base));
         let text = fs::read(&path).map_err(|it| Error::io("cannot read", &path, it))?;
@@ -128,8 +132,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let logs = Logs::open(Some(dir.path()), "test").unwrap();
         let name = JournalName::internal("a");
-        let all: Vec<_> = (0..9_u64).map(|it| (100 + it / 2 * 7, Kept { key: [u8::try_from(it).unwrap(); 16], ..kept })).collect();
-        write(&logs, &name, 100, &all).unwrap();
+        let all: Vec<_> = (0..9_u64)
+            .map(|it| (100 + it / 2 * 7, Kept { key: [u8::try_from(it).unwrap(); 16], ..kept }))
+            .collect();
+        write(&logs, &name, 0, &all).unwrap();
         let mut read = Vec::new();
         each(&logs, &name, &mut |offset, it| {
             read.push((offset, it));
