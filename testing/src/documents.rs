@@ -1,16 +1,6 @@
-//! The commands in a page of documentation, run as a reader runs them.
+//! The blocks of commands in a page of documentation, by the section that they stand in.
 //!
-//! A block fenced as `sh` is one script of bash. The blocks of a section (up to the next `## `) are run one after the
-//! other in one folder of their own, with the tools, the scripts and the system's programs in `PATH`; a block that ends
-//! with another exit status than 0 fails, with all that it said. What a block needs and a reader has, a *setting*
-//! prepares: it is run before the section's first block, and after it the blocks see its folder and its variables.
-//!
-//! A line that a test must not take literally (a host, a path of the system) is replaced by the setting's
-//! replacements. A block fenced as anything else is not run.
-
-use std::process::{Command, Stdio};
-
-use crate::{Run, Scratch};
+//! Not here: running those that belong to one scratch folder and print what the page says (`scripts/examples`).
 
 /// A block of commands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,30 +39,6 @@ pub fn blocks(page: &str, language: &str) -> Vec<Block> {
         }
     }
     found
-}
-
-/// Runs the blocks as one script each, in order, in the scratch folder; they share what one exports.
-///
-/// # Panics
-/// When one fails.
-#[track_caller]
-pub fn run(scratch: &Scratch, page: &str, blocks: &[Block], replace: &[(&str, &str)], env: &[(&str, &str)]) {
-    for block in blocks {
-        let text = replace.iter().fold(block.text.clone(), |text, (from, to)| text.replace(from, to));
-        let run = shell(scratch, &text, env);
-        assert_eq!(
-            run.code, 0,
-            "{page}:{}\n{text}\nstdout:\n{}\nstderr:\n{}",
-            block.line, run.stdout, run.stderr
-        );
-    }
-}
-
-/// One script of bash that ends at its first failing command.
-pub fn shell(scratch: &Scratch, text: &str, env: &[(&str, &str)]) -> Run {
-    let mut command: Command = scratch.script("bash");
-    command.args(["-euo", "pipefail", "-c", text]).envs(env.iter().copied());
-    Run::of(command.stdin(Stdio::null()).spawn().unwrap())
 }
 
 #[cfg(test)]

@@ -122,6 +122,7 @@ fn of_sources(dir: &Path, found: &mut BTreeSet<String>) {
             for pair in parts.windows(2) {
                 let [before, literal] = [pair[0], pair[1]];
                 let is_name = !literal.is_empty()
+                    && !literal.ends_with('_')
                     && literal.bytes().all(|it| it.is_ascii_uppercase() || it == b'_' || it.is_ascii_digit());
                 let is_ours = literal.starts_with("MILESTONE_") || literal.starts_with("CLAWDBOT_");
                 let is_asked = before.ends_with("env::var(") || before.ends_with("env::var_os(");
