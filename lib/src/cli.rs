@@ -32,11 +32,7 @@ use std::{
 
 use argh::{ArgsInfo, TopLevelCommand};
 
-use self::{
-    arguments::Request,
-    definition::Definition,
-    help::Page,
-};
+use self::{arguments::Request, definition::Definition, help::Page};
 pub use self::{
     messages::{Messages, colours_on_stdout},
     output::Output,

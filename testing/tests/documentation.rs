@@ -104,9 +104,8 @@ fn no_link_is_dead() {
             }
             let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
             let target = if file.is_empty() { page.clone() } else { page.parent().unwrap().join(file) };
-            let has_anchor = |target: &Path| {
-                anchors(&without_code(&fs::read_to_string(target).unwrap())).contains(anchor)
-            };
+            let has_anchor =
+                |target: &Path| anchors(&without_code(&fs::read_to_string(target).unwrap())).contains(anchor);
             if !target.exists() || !anchor.is_empty() && !has_anchor(&target) {
                 dead.push(format!("{}: {link}", page.display()));
             }

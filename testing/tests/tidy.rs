@@ -91,7 +91,9 @@ fn every_page_is_reached_from_the_readme() {
     while let Some(page) = reached.get(at).cloned() {
         at += 1;
         for link in read(&page).split("](").skip(1).map(|it| it.split([')', '#']).next().unwrap()) {
-            let Ok(target) = Path::new(ROOT).join(page.parent().unwrap()).join(link).canonicalize() else { continue };
+            let Ok(target) = Path::new(ROOT).join(page.parent().unwrap()).join(link).canonicalize() else {
+                continue;
+            };
             let root = Path::new(ROOT).canonicalize().unwrap();
             let Ok(own) = target.strip_prefix(root) else { continue };
             if own.extension().is_some_and(|it| it == "md") && !reached.iter().any(|it| it == own) {

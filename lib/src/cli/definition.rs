@@ -111,7 +111,8 @@ impl Definition {
     pub fn of(tool: &str, info: &CommandInfoWithArgs) -> Definition {
         let (summary, description) = in_two(plain(info.description));
         let arguments = info.positionals.iter().filter(|it| !it.hidden);
-        let (variables, notes): (Vec<&str>, Vec<&str>) = info.notes.iter().partition(|it| it.starts_with('$'));
+        let (variables, notes): (Vec<&str>, Vec<&str>) =
+            info.notes.iter().partition(|it| it.starts_with('$'));
         let examples = info.examples.iter().flat_map(|it| commands(&unescaped(it)));
         Definition {
             tool: tool.to_owned(),
@@ -191,7 +192,8 @@ fn value_of(flag: &FlagInfo<'_>) -> Option<String> {
 
 /// What stands for flags, then the tool's own variables, then what every tool looks at.
 fn environment(info: &CommandInfoWithArgs, own: &[&str]) -> Vec<Row> {
-    let of_flags = VARIABLES_OF_FLAGS.iter().filter(|(long, ..)| info.flags.iter().any(|it| it.long == *long));
+    let of_flags =
+        VARIABLES_OF_FLAGS.iter().filter(|(long, ..)| info.flags.iter().any(|it| it.long == *long));
     let own = own.iter().map(|it| it[1..].split_once(": ").unwrap_or((&it[1..], "")));
     of_flags
         .map(|(_, name, text)| (*name, *text))
