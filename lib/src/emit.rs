@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::{
     Error, Kind, Result,
-    audit::{Action, Draft, Outcome},
+    audit::{Action, Detail, Draft, Outcome},
     event::{LeftOut, MilestoneEvent},
     identity,
     index::Index,
@@ -197,7 +197,8 @@ impl Emitter {
         let offset = base + batch.bytes();
         let line = event.to_line().map_err(|it| Error::new(Kind::BadData, it.path, it.message))?;
         batch.push(&line);
-        batch.audit(draft(Outcome::Appended, json!({ "journal": SOURCE, "offset": offset })));
+        let detail = Detail::of_record(self.journal.name(), offset, None, Some(&line));
+        batch.audit(Draft::of(Action::Emit, Outcome::Appended, &key, &event.scope, detail));
         taken.by_id.insert(&event.milestone_id, (event, offset));
         taken.appended.push((event, offset, base + batch.bytes()));
         Ok(Emitted::Appended(offset))

@@ -15,7 +15,7 @@ use milepost::{
 };
 use serde_json::Value;
 
-use crate::seeds;
+use milepost_fuzz::seeds;
 
 const ID: &str = "m1";
 const DAY: Duration = Duration::from_secs(86_400);
@@ -211,5 +211,6 @@ fn imf_date(text: &str) -> Option<Timestamp> {
     // 1970 began on a Thursday.
     let days = date.unix_seconds().div_euclid(86_400);
     let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][usize::try_from(days % 7).ok()?];
-    (text.starts_with(weekday) && (1971..2900).contains(&text[12..16].parse::<u32>().ok()?)).then_some(date)
+    let year: u32 = text[12..16].parse().ok()?;
+    (text.starts_with(weekday) && (1971..2900).contains(&year)).then_some(date)
 }

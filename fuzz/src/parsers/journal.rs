@@ -13,7 +13,7 @@ use milepost::{
 };
 use serde_json::{Value, json};
 
-use crate::scratch::{self, Audit, Files};
+use milepost_fuzz::scratch::{self, Audit, Files};
 
 /// A folder with `count` milestones in it, and where the last of them ends.
 fn folder_with(count: u64) -> (Files, Audit, usize) {

@@ -8,7 +8,7 @@ use milepost::{
 };
 use serde_json::Value;
 
-use crate::seeds;
+use milepost_fuzz::seeds;
 
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut all = seeds::examples("milestone-event.v1");
@@ -74,6 +74,12 @@ fn check(event: &MilestoneEvent) {
         MilestoneEvent::from_value(document, &Defaults::JSON).expect("a record is a document");
     assert_eq!(&again, event, "normalising twice is normalising once");
     assert!(!left_out.timestamp && !left_out.source, "a record leaves nothing out");
+
+    let mut canonical = Vec::new();
+    event.write_canonical(&mut canonical);
+    let value = serde_json::to_value(event).expect("an event has a form");
+    assert_eq!(canonical, milepost::canonical::to_vec(&value), "the short way to the canonical form");
+    assert!(event.is_valid());
 
     assert!((1..=200).contains(&event.milestone_id.chars().count()));
     assert!(!event.milestone_id.contains(char::is_control));

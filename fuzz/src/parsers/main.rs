@@ -1,6 +1,6 @@
 //! Foreign bytes for every parser, guided by coverage (libFuzzer); `scripts/fuzz` builds and runs it.
 //!
-//! One program with all targets. `MILEPOST_FUZZ` names the one that runs; `list` prints them all, a line each.
+//! One program with all targets but those of the receiver (`receive`). `MILEPOST_FUZZ` names the one that runs; `list` prints them all, a line each.
 //! With `MILEPOST_FUZZ_SEEDS=DIR` its first inputs are written there, and nothing is run.
 //!
 //! # Invariants
@@ -19,34 +19,12 @@ mod event;
 mod index;
 mod journal;
 mod json;
-mod oracle;
 mod position;
-mod scratch;
 mod secret;
-mod seeds;
 mod signature;
 mod words;
 
-use std::{
-    env, fs,
-    io::{Write as _, stdout},
-    path::Path,
-    process::exit,
-    sync::OnceLock,
-};
-
-/// One parser, or some that belong together.
-struct Target {
-    name: &'static str,
-    /// Tries one input; panics when a property does not hold.
-    run: fn(&[u8]),
-    /// Inputs to begin with.
-    seeds: fn() -> Vec<Vec<u8>>,
-    /// How many inputs are tried where time is short: some seconds of one processor.
-    runs: u32,
-    /// The longest input in bytes.
-    bytes_max: u32,
-}
+use milepost_fuzz::common::{self, Target};
 
 const TARGETS: &[Target] = &[
     Target { name: "json", run: json::run, seeds: json::seeds, runs: 70_000, bytes_max: 2048 },
@@ -85,30 +63,4 @@ const TARGETS: &[Target] = &[
     Target { name: "index", run: index::run, seeds: index::seeds, runs: 4_000, bytes_max: 512 },
 ];
 
-static CHOSEN: OnceLock<&Target> = OnceLock::new();
-
-libfuzzer_sys::fuzz_target!(init: choose(), |input: &[u8]| {
-    if let Some(target) = CHOSEN.get() {
-        (target.run)(input);
-    }
-});
-
-/// Finds out which target this process is for.
-fn choose() {
-    let name = env::var("MILEPOST_FUZZ").unwrap_or_default();
-    if name == "list" {
-        for Target { name, runs, bytes_max, .. } in TARGETS {
-            writeln!(stdout(), "{name} {runs} {bytes_max}").expect("standard output is open");
-        }
-        exit(0);
-    }
-    let target = TARGETS.iter().find(|it| it.name == name);
-    let target = target.unwrap_or_else(|| panic!("MILEPOST_FUZZ names no target: {name:?}"));
-    if let Ok(folder) = env::var("MILEPOST_FUZZ_SEEDS") {
-        for (number, seed) in (target.seeds)().iter().enumerate() {
-            fs::write(Path::new(&folder).join(format!("seed{number}")), seed).expect("seeds can be written");
-        }
-        exit(0);
-    }
-    CHOSEN.get_or_init(|| target);
-}
+libfuzzer_sys::fuzz_target!(init: common::choose(TARGETS), |input: &[u8]| common::run(input));

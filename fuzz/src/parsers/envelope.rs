@@ -8,7 +8,8 @@ use milepost::{
 };
 use serde_json::Value;
 
-use crate::{event::check_errors, seeds};
+use crate::event::check_errors;
+use milepost_fuzz::seeds;
 
 pub fn seeds() -> Vec<Vec<u8>> {
     ["event-envelope.v1", "dead-letter.v1", "reminder.v1"].into_iter().flat_map(seeds::lines).collect()

@@ -11,7 +11,7 @@ use milepost::{
     queue,
 };
 
-use crate::{scratch, seeds};
+use milepost_fuzz::{scratch, seeds};
 
 /// A journal of three segments, which nobody changes, and its bytes.
 struct Ground {

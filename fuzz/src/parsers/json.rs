@@ -3,7 +3,7 @@
 use milepost::{canonical, json};
 use serde_json::Value;
 
-use crate::{oracle, seeds};
+use milepost_fuzz::{oracle, seeds};
 
 pub fn seeds() -> Vec<Vec<u8>> {
     let mut all = seeds::vectors();

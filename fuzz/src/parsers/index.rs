@@ -12,7 +12,7 @@ use milepost::{
 };
 use serde_json::json;
 
-use crate::scratch;
+use milepost_fuzz::scratch;
 
 const RECORDS: u64 = 200;
 const PAGE: usize = 4096;

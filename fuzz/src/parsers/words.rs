@@ -12,7 +12,7 @@ use milepost::{
 use serde_json::Value;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::seeds;
+use milepost_fuzz::seeds;
 
 pub fn unit_seeds() -> Vec<Vec<u8>> {
     seeds::texts(&[

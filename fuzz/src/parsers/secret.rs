@@ -5,7 +5,7 @@ use std::fs;
 use data_encoding::BASE64;
 use milepost::secret::{Origin, Secret, SecretSource};
 
-use crate::{scratch, seeds};
+use milepost_fuzz::{scratch, seeds};
 
 pub fn seeds() -> Vec<Vec<u8>> {
     seeds::texts(&[
