@@ -2,7 +2,8 @@
 //!
 //! A secret comes from a file named by a flag, else from systemd's credentials folder, else from an
 //! environment variable; the first one that is there decides. It never comes from the command line, which
-//! everybody on the machine can read.
+//! everybody on the machine can read. An empty credential counts as none: it is what a unit has for a file that
+//! is not there.
 //!
 //! # Invariants
 //! - A [`Secret`] is valid: not blank, at most [`BYTES_MAX`] long, and what follows `whsec_` was decoded.
@@ -120,6 +121,8 @@ impl SecretSource<'_> {
         if let Some(folder) = variable("CREDENTIALS_DIRECTORY").filter(|it| !it.is_empty()) {
             let path = Path::new(&folder).join(self.credential);
             match File::open(&path) {
+                // A unit cannot load a credential from a file that may be absent, but for one with an empty default.
+                Ok(opened) if opened.metadata().is_ok_and(|it| it.len() == 0) => {}
                 Ok(opened) => {
                     return Secret::from_bytes(read(opened, &path)?, Origin::Credential(path)).map(Some);
                 }
@@ -404,6 +407,19 @@ mod tests {
             assert!(!error.to_string().contains("QQ") && !format!("{error:?}").contains("QQ"), "{error}");
         }
         assert!(from_file(&[b'Q'; BYTES_MAX]).is_ok());
+    }
+
+    #[test]
+    fn a_credential_without_a_byte_is_none() {
+        let folder = folder_with(SOURCE.credential, b"", 0o440);
+        let find = |variable: Option<&str>| {
+            SOURCE.find(None, false, |name| match name {
+                "CREDENTIALS_DIRECTORY" => Some(folder.path().into()),
+                _ => variable.map(OsString::from),
+            })
+        };
+        assert!(find(None).unwrap().is_none());
+        assert_eq!(find(Some("from variable")).unwrap().unwrap().text_key(), b"from variable");
     }
 
     #[test]
