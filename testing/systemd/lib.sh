@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # What the tests in a real systemd share. To be sourced by bash; they run as root inside of scripts/systemd-testbed, with
-# the repository at /milepost and the programs at /tools.
+# the repository at /repo and the programs at /tools.
 
 set -Eeuo pipefail
 trap 'fail "line $LINENO: $BASH_COMMAND"' ERR
@@ -124,7 +124,7 @@ nothing_failed() {
 
 # Puts everything in its place, with a secret for each zone, as somebody would who has read the page about it.
 install_milepost() {
-  /milepost/scripts/install --prefix /usr --tools /tools "$@" >/tmp/install.log 2>&1 ||
+  /repo/scripts/install --prefix /usr --tools /tools "$@" >/tmp/install.log 2>&1 ||
     fail "scripts/install: $(cat /tmp/install.log)"
   local zone port=8787
   for zone in ops personal; do
