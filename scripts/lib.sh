@@ -5,6 +5,8 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$ROOT" || exit
 
+# A service may have no home.
+HOME=${HOME:-/}
 # rustup puts cargo here, and a cron job or a service does not have it in its PATH.
 case ":$PATH:" in
 *":${CARGO_HOME:-$HOME/.cargo}/bin:"*) ;;
