@@ -11,7 +11,7 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
+import sys
 import time
 
 from measure import ROUNDS
@@ -34,6 +34,8 @@ class Bench:
     def __init__(self, bins, examples, debian, scratch, sizes, floors):
         self.bins, self.examples, self.debian, self.floors = bins, examples, debian, floors
         self.scratch, self.sizes, self.rounds = scratch, sizes, ROUNDS
+        # Buffers are not full before some ten thousand events.
+        self.at_full_size = (lambda line: line) if sizes[-1] >= 1_000_000 else (lambda line: None)
         self.made, self.count = {}, 0
         self.daemons = []
         self.secret_file = os.path.join(scratch, "secret")
@@ -59,10 +61,10 @@ class Bench:
                    shutil.which(argv[0]) or argv[0], *argv[1:]]
         done = subprocess.run(command, stdin=stdin or subprocess.DEVNULL, capture_output=True, text=True, env=env)
         if done.returncode:
-            raise Trouble(f"{argv[0]}: {done.stderr.strip()[:400]}")
+            raise Trouble(f"{argv[0]}: {last_line(done.stderr)}")
         said = json.loads(done.stdout)
         if said["failed"]:
-            raise Trouble(f"{argv[0]}: {said['failed']} of {runs} runs failed: {done.stderr.strip()[:400]}")
+            raise Trouble(f"{argv[0]}: {said['failed']} of {runs} runs failed: {last_line(done.stderr)}")
         return said
 
     def seconds(self, *argv, **how):
@@ -104,7 +106,7 @@ class Bench:
             line = process.stdout.readline()
             if not line:
                 process.errors.seek(0)
-                raise Trouble(f"milestone-receive: {process.errors.read().decode()[:400]}")
+                raise Trouble(f"milestone-receive: {last_line(process.errors.read().decode())}")
             process.address = json.loads(line)["address"].removeprefix("http://")
             yield process
 
@@ -205,7 +207,7 @@ class Bench:
         return self.once(f"{count:,} milestones delivered", make)
 
     @contextlib.contextmanager
-    def sink(self, count, batch=None, workers=None):
+    def sink(self, count, batch=None):
         """The receiver that keeps nothing; it ends when it has so many items."""
         argv = [self.example("sink"), str(count)] + ([str(batch)] if batch else [])
         with self.daemon(*argv, stdout=subprocess.PIPE) as process:
@@ -257,7 +259,11 @@ def cpu_seconds(process):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def last_line(text):
+    """What a program said last."""
+    return text.strip().rpartition("\n")[2][:400]
+
+
 def tell(words):
     """What goes on, for whoever waits."""
-    import sys
     print(f"  … {words}", file=sys.stderr, flush=True)

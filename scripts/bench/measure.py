@@ -13,11 +13,11 @@ import os
 import statistics
 import time
 
-ROUNDS = 5
+ROUNDS = int(__import__("os").environ.get("HB_ROUNDS", 5))
 # How much of one processor others may use during a round. Below it are the ticks by which the kernel counts.
 DISTURBANCE = 0.15
 # How many seconds of rounds are thrown away and measured again in all: a busy machine does not become quiet.
-PATIENCE_S = 90
+PATIENCE_S = 0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _patience = PATIENCE_S
 
@@ -38,9 +38,9 @@ class Figure:
 class Rounds:
     """The values of each side, round by round."""
 
-    def __init__(self, names):
+    def __init__(self, names, disturbed):
         self.values = {name: [] for name in names}
-        self.disturbed = False
+        self.disturbed = disturbed
 
     def figure(self, side, change=lambda it: it):
         return Figure([change(it) for it in self.values[side]], self.disturbed)
@@ -53,29 +53,25 @@ class Rounds:
 
 
 def in_turn(sides, rounds=ROUNDS):
-    """Runs `sides`, callables by their names, in turn; what each returned."""
+    """Runs `sides`, callables by their names, in turn; what each returned in the quietest rounds."""
     global _patience
-    taken, clean, dirty = Rounds(sides), [], []
-    again = 2
     for measure in sides.values():
         measure()  # pages, caches and the processors' clocks
-    while len(clean) < rounds:
+    tried, quiet = [], 0
+    while quiet < rounds:
         watch = Watch()
         values = {name: measure() for name, measure in sides.items()}
-        if watch.is_quiet():
-            clean.append(values)
-        elif len(clean) + len(dirty) < rounds * again and _patience > 0:
-            _patience -= watch.elapsed()
-            dirty.append((watch.foreign(), values))
+        foreign = watch.foreign()
+        tried.append((foreign, values))
+        if foreign <= DISTURBANCE:
+            quiet += 1
         else:
-            dirty.append((watch.foreign(), values))
-            if len(clean) + len(dirty) >= rounds:
-                break
-    if len(clean) < rounds:
-        taken.disturbed = True
-        dirty.sort(key=lambda it: it[0])
-        clean += [values for _, values in dirty[:rounds - len(clean)]]
-    for values in clean:
+            _patience -= watch.elapsed()
+        if len(tried) >= rounds and (len(tried) >= 2 * rounds or _patience <= 0):
+            break
+    tried.sort(key=lambda it: it[0])
+    taken = Rounds(sides, tried[min(rounds, len(tried)) - 1][0] > DISTURBANCE)
+    for _, values in tried[:rounds]:
         for name, value in values.items():
             taken.values[name].append(value)
     return taken
@@ -86,29 +82,24 @@ class Watch:
 
     def __init__(self):
         self.start, self.busy, self.ours = time.monotonic(), _busy(), _ours()
-        self.result = None
 
     def elapsed(self):
         return time.monotonic() - self.start
 
     def foreign(self):
         """Processors that others used since the start: 1.0 is one of them all the time."""
-        if self.result is None:
-            took = max(self.elapsed(), 1e-3)
-            # One tick of each processor is the error of counting.
-            others = (_busy() - self.busy) - (_ours() - self.ours) - (os.cpu_count() or 1) / _TICKS
-            self.result = max(0.0, others / took)
-        return self.result
-
-    def is_quiet(self):
-        return self.foreign() <= DISTURBANCE
+        took = max(self.elapsed(), 1e-3)
+        # One tick of each processor is the error of counting.
+        others = (_busy() - self.busy) - (_ours() - self.ours) - (os.cpu_count() or 1) / _TICKS
+        return max(0.0, others / took)
 
 
 def _busy():
-    """Seconds that the processors worked since the machine started, and those that the host took from it."""
+    """Seconds that the processors worked since the machine started, and those that the host took from it. Without
+    interrupts: the network's loop is one, and nobody's."""
     with open("/proc/stat") as file:
-        user, nice, system, _idle, _wait, irq, softirq, steal = map(int, file.readline().split()[1:9])
-    return (user + nice + system + irq + softirq + steal) / _TICKS
+        user, nice, system, _idle, _wait, _irq, _softirq, steal = map(int, file.readline().split()[1:9])
+    return (user + nice + system + steal) / _TICKS
 
 
 def _ours():

@@ -51,7 +51,8 @@ def single(bench, report):
         figure, memory = taken.figure(peer, _rate), taken.figure(peer, _memory)
         report.row(f"times as fast as {peer}", taken.ratio(peer, "milepost", _micros), "×", (AT_LEAST, 1),
                    f"{number(ours.median, '/s')} : {number(figure.median, '/s')}")
-        report.row(f"memory, share of {peer}'s", taken.ratio("milepost", peer, _memory), "", (AT_MOST, 0.2),
+        report.row(f"memory, share of {peer}'s", taken.ratio("milepost", peer, _memory), "",
+                   bench.at_full_size((AT_MOST, 0.2)),
                    f"{number(taken.figure('milepost', _memory).median, 'MB')} : {number(memory.median, 'MB')}")
     report.setting("syslog-ng", daemons.SYSLOG_NG.format(
         file="BODIES", url="SINK" + daemons.INGEST, workers=daemons.WORKERS, lines="1, or 100 for batches", folder="FOLDER"))
@@ -78,7 +79,7 @@ def growth(bench, report):
     report.row(f"time of an event, {large:,}, times that of {middle:,}", taken.ratio(f"{large}", f"{middle}", _micros),
                "×", (AT_MOST, 1.15))
     report.row(f"memory for {large:,}, times that for {middle:,}", taken.ratio(f"{large}", f"{middle}", _memory), "×",
-               (AT_MOST, 1.1), number(taken.figure(f"{large}", _memory).median, "MB"))
+               bench.at_full_size((AT_MOST, 1.1)), number(taken.figure(f"{large}", _memory).median, "MB"))
     report.grow("milestone-deliver, in batches", "µs", {size: taken.figure(f"{size}", _micros) for size in bench.sizes})
 
 

@@ -32,7 +32,7 @@ def bulk(bench, report):
                taken.ratio(f"queue {large}", "floor", micros, float), "×", None,
                f"{number(rate.median, '/s')} : {number(floor.median, '/s')}")
     report.row(f"memory for {large:,}, times that for {middle:,}",
-               taken.ratio(f"queue {large}", f"queue {middle}", memory), "×", (AT_MOST, 1.1),
+               taken.ratio(f"queue {large}", f"queue {middle}", memory), "×", bench.at_full_size((AT_MOST, 1.1)),
                number(taken.figure(f"queue {large}", memory).median, "MB"))
     report.row(f"time of an event, {large:,}, times that of {middle:,}",
                taken.ratio(f"queue {large}", f"queue {middle}", micros), "×", (AT_MOST, 1.15))

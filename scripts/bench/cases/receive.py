@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 
-from bench import Trouble
+from bench import Trouble, last_line
 from measure import in_turn
 from report import AT_LEAST, AT_MOST, number
 
@@ -21,7 +21,7 @@ def _load(bench, receiver, requests, batch=1):
          str(CONNECTIONS), "--requests", str(requests), "--batch", str(batch), "--prefix", f"run-{_runs}"],
         capture_output=True, text=True)
     if done.returncode:
-        raise Trouble(f"ingest-load: {done.stderr.strip()[:400]}")
+        raise Trouble(f"ingest-load: {last_line(done.stderr)}")
     said = json.loads(done.stdout)
     return said["items"] / said["seconds"]
 
