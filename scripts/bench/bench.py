@@ -18,6 +18,8 @@ from measure import ROUNDS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 SECRET = "only-for-measuring-0123456789"
+# How many items a batch has at most: what milestone-receive offers.
+BATCH = 128
 # What every emit is told: the time of a check of evidence is that of the files that are looked at.
 EMIT = ("--verify-evidence", "off", "--quiet")
 CLAIM, NEXT = "The nightly batch ran to its end without a single failure.", "Watch the run of tomorrow."
@@ -201,7 +203,7 @@ class Bench:
         """The same, delivered in batches."""
         def make():
             logs = self.clone(self.queued(count))
-            with self.sink(count, 500) as sink:
+            with self.sink(count, BATCH) as sink:
                 self.spawn(self.tool("milestone-deliver"), "-q", "--logs", logs, "--url", sink.url)
             return logs
         return self.once(f"{count:,} milestones delivered", make)

@@ -20,6 +20,15 @@ def facts(scratch, sync_us):
     }
 
 
+def versions(debian):
+    """The Debian packages that are measured beside ours, or with: installed ones, and those that were unpacked."""
+    names = ("jq", "ripgrep", "wrk", "valgrind", "openssl", "curl", "python3-requests", "python3-jsonschema")
+    done = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *names], capture_output=True, text=True)
+    archives = os.path.join(debian, "archives")
+    unpacked = sorted(os.listdir(archives)) if os.path.isdir(archives) else []
+    return ", ".join(done.stdout.splitlines() + [" ".join(it.split("_")[:2]).replace("%3a", ":") for it in unpacked])
+
+
 def commit(root):
     """What was measured."""
     done = subprocess.run(["git", "-c", "safe.directory=*", "describe", "--always", "--dirty"], cwd=root,

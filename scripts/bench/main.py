@@ -92,6 +92,7 @@ def main():
     scratch = os.path.realpath(tempfile.mkdtemp(prefix="run.", dir=parent))
     try:
         facts = machine.facts(scratch, machine.sync_us(scratch))
+        facts["beside"] = machine.versions(os.path.join(given.target, "bench/debian"))
         for name, value in facts.items():
             print(f"{name}: {value}")
         out, output = run(given, chosen, scratch)

@@ -146,14 +146,14 @@ ratio to something that was measured beside it: a *floor*, a C program that does
 ([scripts/bench/floors](../scripts/bench/floors)), or a *peer*, a program that does a like job.
 """
 
-_READING = """Both sides run in turn (A B A B …), at least five rounds after one that does not count. A ratio is made within each
-round. *median* is that of the rounds, *spread* how far the middle half of them lies from it, *of* what the ratio was
-made of. A line is MISSED when the median is beyond it by more than the spread. `~`: others used the processors
+_READING = """All sides of a case run in turn (A B A B …), five rounds after one that does not count. A ratio is made within
+each round. *median* is that of the rounds, *spread* how far the middle half of them lies from it, *of* what the ratio
+was made of. A line is MISSED when the median is beyond it by more than the spread. `~`: others used the processors
 meanwhile, again and again.
 """
 
-_INSTRUCTIONS = """Counted by valgrind's callgrind, from runs of two lengths, so that start-up is not in it (but for a run of a single
-event, which is nearly all start-up). They hardly change from run to run, so a change that costs shows here before
-it shows in times. Under valgrind the processor has no SHA instructions, and what is hashed counts many times what it
-takes in truth. They hang on compiler and libraries, too.
+_INSTRUCTIONS = """Counted by valgrind's callgrind, from runs of two lengths, so that start-up is not in it (but for a run
+of a single event, which is nearly all start-up). They hardly change from run to run, so a change that costs shows here
+before it shows in times; the next run says so from 2 % on. Under valgrind the processor has no SHA instructions, so
+whatever is hashed counts many times what it takes in truth. They hang on compiler and libraries, too.
 """

@@ -10,12 +10,11 @@ from report import AT_LEAST, AT_MOST, number
 
 FOLLOWED = 50
 # What jq gets: it takes half a minute for a gigabyte.
-JQ_BYTES = 100e6
+JQ_BYTES = 100_000_000
 
 
 def _trace(bench, size):
     """The trace of an event in the middle."""
-    _, files = journal_bytes(bench.emitted(size), "milestones")
     done = subprocess.run([bench.tool("audit-tail"), "--logs", bench.delivered(size), "--id",
                            f"milestone:bench.{size // 2}", "-n", "1"], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)["trace_id"]
@@ -32,8 +31,7 @@ def filter_(bench, report):
     with open(part, "wb") as out:
         for file in files:
             with open(file, "rb") as segment:
-                out.write(segment.read(max(0, int(JQ_BYTES) - out.tell())))
-        out.truncate(out.tell())
+                out.write(segment.read(max(0, JQ_BYTES - out.tell())))
     _whole_lines(part)
     part_gigabytes = os.path.getsize(part) / 1e9
     tail = (bench.tool("audit-tail"), "--logs", logs)
@@ -41,7 +39,8 @@ def filter_(bench, report):
     # Seconds for a gigabyte.
     taken = in_turn({
         "one trace": lambda: bench.seconds(*tail, "--trace", trace) / gigabytes,
-        "ripgrep, one trace": lambda: bench.seconds("rg", "-F", "--no-config", f'"trace_id":"{trace}"', *files) / gigabytes,
+        "ripgrep, one trace": lambda: bench.seconds(
+            "rg", "-F", "--no-config", f'"trace_id":"{trace}"', *files) / gigabytes,
         "one scope": lambda: bench.seconds(*tail, "--scope", "scope-7") / gigabytes,
         "jq, one scope": lambda: bench.seconds("jq", "-c", 'select(.scope == "scope-7")', part) / part_gigabytes,
     }, bench.rounds)
@@ -104,15 +103,15 @@ def follow(bench, report):
 
 def verify(bench, report):
     """--verify at all sizes, against SHA-256 of the same bytes by openssl: of the audit alone, and of all journals."""
-    sides, bytes_of = {}, {}
+    sides, bytes_of, tail = {}, {}, (bench.tool("audit-tail"), "-q", "--verify", "--logs")
     for size in bench.sizes:
         logs = bench.delivered(size)
         alone = bench.folder()
         bytes_of[size], files = journal_bytes(logs, "audit")
         for file in files:
             os.link(file, os.path.join(alone, os.path.basename(file)))
-        sides[f"alone {size}"] = lambda alone=alone: bench.spawn(bench.tool("audit-tail"), "-q", "--logs", alone, "--verify")
-        sides[f"all {size}"] = lambda logs=logs: bench.spawn(bench.tool("audit-tail"), "-q", "--logs", logs, "--verify")
+        sides[f"alone {size}"] = lambda alone=alone: bench.spawn(*tail, alone)
+        sides[f"all {size}"] = lambda logs=logs: bench.spawn(*tail, logs)
     large = bench.sizes[-1]
     everything, _ = journal_bytes(bench.delivered(large), "audit", "milestones", "milestone-delivery-queue")
     sides["openssl"] = lambda: bench.spawn("openssl", "dgst", "-sha256", *files)
@@ -132,7 +131,8 @@ def verify(bench, report):
                taken.ratio(f"all {large}", f"all {middle}", lambda it: it["wall_us"] / large,
                            lambda it: it["wall_us"] / middle), "×", (AT_MOST, 1.15))
     report.row(f"memory for {large:,}, times that for {middle:,}",
-               taken.ratio(f"all {large}", f"all {middle}", lambda it: it["memory_kib"]), "×", bench.at_full_size((AT_MOST, 1.1)),
+               taken.ratio(f"all {large}", f"all {middle}", lambda it: it["memory_kib"]), "×",
+               bench.at_full_size((AT_MOST, 1.1)),
                number(taken.figure(f"all {large}", lambda it: it["memory_kib"] / 1024).median, "MB"))
     report.grow("audit-tail --verify", "µs", {
         size: taken.figure(f"all {size}", lambda it, size=size: it["wall_us"] / size) for size in bench.sizes})

@@ -1,7 +1,7 @@
 """milestone-deliver: events posted to a receiver that answers at once, against other senders."""
 import os
 
-from bench import ROOT, SECRET, memory_mb, sink_seconds
+from bench import BATCH, ROOT, SECRET, memory_mb, sink_seconds
 from measure import in_turn
 from peers import daemons
 from report import AT_LEAST, AT_MOST, number
@@ -54,33 +54,35 @@ def single(bench, report):
         report.row(f"memory, share of {peer}'s", taken.ratio("milepost", peer, _memory), "",
                    bench.at_full_size((AT_MOST, 0.2)),
                    f"{number(taken.figure('milepost', _memory).median, 'MB')} : {number(memory.median, 'MB')}")
+    common = {"workers": daemons.WORKERS, "folder": "FOLDER"}
     report.setting("syslog-ng", daemons.SYSLOG_NG.format(
-        file="BODIES", url="SINK" + daemons.INGEST, workers=daemons.WORKERS, lines="1, or 100 for batches", folder="FOLDER"))
-    report.setting("rsyslog", daemons.RSYSLOG.format(file="BODIES", port="SINK", workers=daemons.WORKERS, folder="FOLDER"))
+        file="BODIES", url="SINK" + daemons.INGEST, lines="1, or 100 for batches", **common))
+    report.setting("rsyslog", daemons.RSYSLOG.format(file="BODIES", port="SINK", **common))
 
 
 def batch(bench, report):
-    """The same in batches of 500, against syslog-ng with batch-lines(100)."""
+    """The same in batches of 128, what milestone-receive offers, against syslog-ng with batch-lines(100)."""
     count = bench.sizes[1] if bench.sizes[1] < 100_000 else 300_000
     taken = in_turn({
-        "milepost": lambda: _milepost(bench, count, 500),
+        "milepost": lambda: _milepost(bench, count, BATCH),
         "syslog-ng": lambda: _daemon(bench, count, lambda *it: daemons.syslog_ng(bench, *it, lines=100)),
     }, bench.rounds)
     ours, peer = taken.figure("milepost", _rate), taken.figure("syslog-ng", _rate)
     report.row(f"events a second, {count:,} in batches", ours, "/s")
-    report.row("times as fast as syslog-ng in batches", taken.ratio("syslog-ng", "milepost", _micros), "×", (AT_LEAST, 3),
-               f"{number(ours.median, '/s')} : {number(peer.median, '/s')}")
+    report.row("times as fast as syslog-ng in batches", taken.ratio("syslog-ng", "milepost", _micros), "×",
+               (AT_LEAST, 3), f"{number(ours.median, '/s')} : {number(peer.median, '/s')}")
 
 
 def growth(bench, report):
     """In batches, at all sizes of the queue: time and memory."""
-    taken = in_turn({f"{size}": lambda size=size: _milepost(bench, size, 500) for size in bench.sizes}, bench.rounds)
+    taken = in_turn({f"{size}": lambda size=size: _milepost(bench, size, BATCH) for size in bench.sizes}, bench.rounds)
     middle, large = bench.sizes[-2:]
     report.row(f"time of an event, {large:,}, times that of {middle:,}", taken.ratio(f"{large}", f"{middle}", _micros),
                "×", (AT_MOST, 1.15))
     report.row(f"memory for {large:,}, times that for {middle:,}", taken.ratio(f"{large}", f"{middle}", _memory), "×",
                bench.at_full_size((AT_MOST, 1.1)), number(taken.figure(f"{large}", _memory).median, "MB"))
-    report.grow("milestone-deliver, in batches", "µs", {size: taken.figure(f"{size}", _micros) for size in bench.sizes})
+    report.grow("milestone-deliver, in batches", "µs",
+                {size: taken.figure(f"{size}", _micros) for size in bench.sizes})
 
 
 def scale(bench, report):

@@ -86,7 +86,8 @@ def bulk(bench, report):
         sides[f"emit {size}"] = lambda size=size: emit(size)
     middle, large = bench.sizes[-2:]
     _, written = journal_bytes(bench.emitted(large), "milestones", "audit")
-    sides["floor"] = lambda: bench.seconds(bench.floor("copy"), str(4 << 20), bench.path("copy"), *written) * 1e6 / large
+    sides["floor"] = lambda: 1e6 / large * bench.seconds(
+        bench.floor("copy"), str(4 << 20), bench.path("copy"), *written)
     few = min(bench.sizes[1], 100_000)
     events = bench.events(few)
     sides["jq"] = lambda: bench.seconds("jq", "-c", ".", events, output=bench.path("jq-out")) * 1e6 / few
@@ -124,7 +125,8 @@ def crowd(bench, report):
         taken = in_turn({
             "emit": lambda: rate(bench.spawn(bench.tool("milestone-emit"), *one_event(logs, "crowd"), runs=runs,
                                              at_once=8, first=_ids(runs))),
-            "floor": lambda: rate(bench.spawn(bench.floor("append"), floor, "milestones", *records, runs=runs, at_once=8)),
+            "floor": lambda: rate(bench.spawn(bench.floor("append"), floor, "milestones", *records, runs=runs,
+                                              at_once=8)),
             "empty": lambda: rate(bench.spawn(bench.floor("empty"), runs=runs, at_once=8)),
         }, bench.rounds)
     emit, least = taken.figure("emit"), taken.figure("floor")

@@ -18,7 +18,8 @@ def bulk(bench, report):
     middle, large = bench.sizes[-2:]
     sides = {f"queue {size}": lambda size=size: enqueue(size) for size in bench.sizes}
     _, written = journal_bytes(bench.queued(large), QUEUE)
-    sides["floor"] = lambda: bench.seconds(bench.floor("copy"), str(4 << 20), bench.path("copy"), *written) * 1e6 / large
+    sides["floor"] = lambda: 1e6 / large * bench.seconds(
+        bench.floor("copy"), str(4 << 20), bench.path("copy"), *written)
     taken = in_turn(sides, bench.rounds)
 
     def micros(it):

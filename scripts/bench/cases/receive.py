@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 
-from bench import Trouble, last_line
+from bench import BATCH, Trouble, last_line
 from measure import in_turn
 from report import AT_LEAST, AT_MOST, number
 
@@ -93,10 +93,10 @@ def single(bench, report):
 
 
 def batch(bench, report):
-    """Batches of 256 events."""
+    """Events in batches of 128, 32 connections."""
     count = min(bench.sizes[-1], 300_000)
-    taken = in_turn({"receive": lambda: _fresh(bench, count, 256)}, bench.rounds)
-    report.row("events a second in batches of 256", taken.figure("receive"), "/s", (AT_LEAST, 300_000))
+    taken = in_turn({"receive": lambda: _fresh(bench, count, BATCH)}, bench.rounds)
+    report.row(f"events a second in batches of {BATCH}", taken.figure("receive"), "/s", (AT_LEAST, 300_000))
 
 
 def growth(bench, report):
@@ -107,7 +107,7 @@ def growth(bench, report):
             with bench.receiver(logs) as receiver:
                 # What is sent is made in memory before.
                 for _ in range(max(1, size // 500_000)):
-                    _load(bench, receiver, min(size, 500_000), 256)
+                    _load(bench, receiver, min(size, 500_000), BATCH)
             return logs
         return bench.once(f"{size:,} milestones received", make)
     folders = {size: bench.clone(filled(size)) for size in bench.sizes}

@@ -30,7 +30,7 @@ def _scan(bench, logs, hour):
 
 
 def first(bench, report):
-    """The first pass over a million tasks, with no index and after task-emit has left one."""
+    """The first pass over a million tasks, as task-emit has left them, and when the indexes were lost."""
     large = bench.sizes[-1]
 
     def scan(without_index):
@@ -40,7 +40,7 @@ def first(bench, report):
             return _scan(bench, logs, 0) / 1000
     taken = in_turn({"as left": lambda: scan(False), "rebuilt": lambda: scan(True)}, bench.rounds)
     report.row(f"first pass, {large:,} tasks, {OVERDUE:,} overdue", taken.figure("as left"), "s", (AT_MOST, 1))
-    report.row("the same when every index has to be rebuilt", taken.figure("rebuilt"), "s", (AT_MOST, 1))
+    report.row("the same when the indexes were lost and are rebuilt", taken.figure("rebuilt"), "s")
 
 
 def later(bench, report):
@@ -60,9 +60,10 @@ def later(bench, report):
         sides[f"same {size}"] = lambda logs=logs: again(logs, 0)
     taken = in_turn(sides, bench.rounds)
     large = bench.sizes[-1]
-    report.row(f"next window, {large:,} tasks, {OVERDUE:,} reminders", taken.figure(f"next {large}"), "ms", (AT_MOST, 50))
-    report.row(f"same window, {large:,} tasks, nothing to do", taken.figure(f"same {large}"), "ms", (AT_MOST, 50))
-    report.grow("reminder-scan, next window (a run)", "ms", {size: taken.figure(f"next {size}") for size in bench.sizes})
+    for name, what in ("next", f"{OVERDUE:,} reminders"), ("same", "nothing to do"):
+        report.row(f"{name} window, {large:,} tasks, {what}", taken.figure(f"{name} {large}"), "ms", (AT_MOST, 50))
+    report.grow("reminder-scan, next window (a run)", "ms",
+                {size: taken.figure(f"next {size}") for size in bench.sizes})
     for logs in folders.values():
         bench.drop(logs)
 
