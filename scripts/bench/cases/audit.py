@@ -1,10 +1,11 @@
 """audit-tail: finding records, following, verifying."""
 import json
 import os
+import statistics
 import subprocess
 import time
 
-from bench import journal_bytes, one_event
+from bench import EMIT, journal_bytes, one_event
 from measure import in_turn
 from report import AT_LEAST, AT_MOST, number
 
@@ -63,42 +64,85 @@ def _whole_lines(path):
         file.truncate(os.path.getsize(path) - len(last))
 
 
+# What follows the audit of a folder.
+FOLLOWERS = {
+    "audit-tail": lambda bench, logs: (bench.tool("audit-tail"), "--logs", logs, "-f", "-n", "0"),
+    "tail": lambda _, logs: ("tail", "-n", "0", "-f", f"{logs}/audit.jsonl"),
+}
+
+
+class Followed:
+    """A folder of its own, whose audit somebody follows, and whoever emits there."""
+
+    def __init__(self, bench, name):
+        self.bench, self.name = bench, name
+        self.emitted = 0
+
+    def __enter__(self):
+        self.logs, self.nowhere = self.bench.folder(), os.open(os.devnull, os.O_WRONLY)
+        self.one()
+        self.running = self.bench.daemon(*FOLLOWERS[self.name](self.bench, self.logs), stdout=subprocess.PIPE)
+        self.output = self.running.__enter__().stdout
+        # It follows from the first record on that it prints.
+        os.set_blocking(self.output.fileno(), False)
+        while not self.output.read():
+            self.one()
+            time.sleep(0.05)
+        os.set_blocking(self.output.fileno(), True)
+        return self
+
+    def __exit__(self, *why):
+        self.running.__exit__(*why)
+        os.close(self.nowhere)
+        self.bench.drop(self.logs)
+
+    def start(self, *how):
+        """Starts an emit."""
+        argv = (self.bench.tool("milestone-emit"), *how)
+        return os.posix_spawn(argv[0], argv, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, self.nowhere, 1)])
+
+    def one(self, until=lambda: None):
+        """Emits one event; seconds until `until` returned."""
+        self.emitted += 1
+        how = [it.replace("{}", str(self.emitted)) for it in one_event(self.logs, "tail")]
+        start = time.perf_counter()
+        pid = self.start(*how)
+        until()
+        took = time.perf_counter() - start
+        os.waitpid(pid, 0)
+        return took
+
+
 def follow(bench, report):
-    """-f against tail -f: from the start of milestone-emit until the follower has printed the record."""
-    logs = bench.clone(bench.emitted(bench.sizes[0]))
-    number_of = 0
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    """-f against tail -f, from the start of milestone-emit until the follower has printed the record: one by one, and
+    all records of a burst."""
+    count = min(bench.sizes[1], 100_000)
+    events = bench.events(count)
 
-    def emit():
-        nonlocal number_of
-        number_of += 1
-        argv = [it.replace("{}", str(number_of)) for it in (bench.tool("milestone-emit"), *one_event(logs, "tail"))]
-        return os.posix_spawn(argv[0], argv, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, nowhere, 1)])
-
-    def follower(*argv):
-        with bench.daemon(*argv, stdout=subprocess.PIPE) as process:
-            # It follows from the first record on that it prints.
-            os.set_blocking(process.stdout.fileno(), False)
-            while not process.stdout.read():
-                os.waitpid(emit(), 0)
-                time.sleep(0.05)
-            os.set_blocking(process.stdout.fileno(), True)
-            took = []
+    def delay(name):
+        took = []
+        with Followed(bench, name) as followed:
             for _ in range(FOLLOWED):
-                start = time.perf_counter()
-                pid = emit()
-                process.stdout.readline()
-                took.append(time.perf_counter() - start)
-                os.waitpid(pid, 0)
+                took.append(followed.one(followed.output.readline))
                 time.sleep(0.005)
-            return sorted(took)[FOLLOWED // 2] * 1000
-    taken = in_turn({
-        "audit-tail": lambda: follower(bench.tool("audit-tail"), "--logs", logs, "-f", "-n", "0"),
-        "tail": lambda: follower("tail", "-n", "0", "-f", f"{logs}/audit.jsonl"),
-    }, bench.rounds)
-    report.row("-f: times the delay of tail -f", taken.ratio("audit-tail", "tail"), "×", (AT_MOST, 1.2),
-               " : ".join(number(taken.figure(it).median, "ms") for it in taken.values))
-    bench.drop(logs)
+        return statistics.median(took) * 1000
+
+    def burst(name):
+        with Followed(bench, name) as followed:
+            start, lines = time.perf_counter(), 0
+            pid = followed.start(*EMIT, "--logs", followed.logs, events)
+            while lines < count:
+                lines += followed.output.read1(1 << 20).count(b"\n")
+            took = time.perf_counter() - start
+            os.waitpid(pid, 0)
+        return took
+    taken = in_turn({f"{what.__name__} {name}": lambda what=what, name=name: what(name)
+                     for what in (delay, burst) for name in FOLLOWERS}, bench.rounds)
+    for what, words, unit in (("delay", "-f: times the delay of tail -f", "ms"),
+                              ("burst", f"-f: times the time of tail -f for a burst of {count:,}", "s")):
+        sides = [f"{what} {name}" for name in FOLLOWERS]
+        report.row(words, taken.ratio(*sides), "×", (AT_MOST, 1.2),
+                   " : ".join(number(taken.figure(it).median, unit) for it in sides))
 
 
 def verify(bench, report):
