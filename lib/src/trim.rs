@@ -93,15 +93,15 @@ fn passed_by_queues(source: &Journal) -> Result<Passed> {
     let mut filled = sources_told(logs)?;
     for name in inventory::journals(logs)?.into_iter().filter(|it| it.stem().is_some()) {
         let said = queue::start_of(logs, &name).map(|it| it.source).or_else(|| inventory::source_of(&name));
-        let (all, last) = filled.entry(name.as_str().to_owned()).or_default();
         if let Some(it) = said {
-            last.get_or_insert_with(|| it.as_str().to_owned());
-            all.insert(it.as_str().to_owned());
+            let of_queue = filled.entry(name.as_str().to_owned()).or_default();
+            of_queue.last.get_or_insert_with(|| it.as_str().to_owned());
+            of_queue.all.insert(it.as_str().to_owned());
         }
     }
     let own = source.name().as_str();
     let mut passed = Vec::new();
-    for (name, (_, last)) in filled.into_iter().filter(|(_, (all, _))| all.contains(own)) {
+    for (name, Sources { last, .. }) in filled.into_iter().filter(|(_, it)| it.all.contains(own)) {
         let queue = queue::open(logs, JournalName::internal(name));
         // A queue that is filled from elsewhere by now says nothing of where it had come to here.
         let at = if last.as_deref() == Some(own) { queue::resume(&queue, source.name())?.offset } else { 0 };
@@ -110,8 +110,15 @@ fn passed_by_queues(source: &Journal) -> Result<Passed> {
     Ok(passed.into_iter().min())
 }
 
-/// By queue from which journals it was filled, by the word of the audit, and from which last.
-fn sources_told(logs: &Logs) -> Result<BTreeMap<String, (BTreeSet<String>, Option<String>)>> {
+/// From which journals a queue was filled.
+#[derive(Default)]
+struct Sources {
+    all: BTreeSet<String>,
+    last: Option<String>,
+}
+
+/// By queue, the journals that it was filled from by the word of the audit.
+fn sources_told(logs: &Logs) -> Result<BTreeMap<String, Sources>> {
     #[derive(Deserialize)]
     struct Record<'l> {
         #[serde(borrow)]
@@ -126,7 +133,7 @@ fn sources_told(logs: &Logs) -> Result<BTreeMap<String, (BTreeSet<String>, Optio
         #[serde(borrow)]
         source: Option<Cow<'l, str>>,
     }
-    let mut told: BTreeMap<String, (BTreeSet<String>, Option<String>)> = BTreeMap::new();
+    let mut told: BTreeMap<String, Sources> = BTreeMap::new();
     lines_from(logs, &JournalName::audit(), 0, &mut |_, text| {
         // Lines are canonical, so these records begin so; all others cost no more than this.
         let is_meant = [&b"{\"action\":\"enqueue\","[..], b"{\"action\":\"resync\","]
@@ -137,9 +144,9 @@ fn sources_told(logs: &Logs) -> Result<BTreeMap<String, (BTreeSet<String>, Optio
                 serde_json::from_slice(text)
             && let Some(queue) = journal.or(queue)
         {
-            let (all, last) = told.entry(queue.into_owned()).or_default();
-            all.insert(source.clone().into_owned());
-            *last = Some(source.into_owned());
+            let of_queue = told.entry(queue.into_owned()).or_default();
+            of_queue.all.insert(source.clone().into_owned());
+            of_queue.last = Some(source.into_owned());
         }
         true
     })?;
