@@ -1,7 +1,8 @@
 """Presses Tab in a real shell on a terminal of its own, and prints what the screen shows then.
 
-usage: complete.py bash|zsh COMPLETIONS-FOLDER LINE
-Prints the bytes that came after LINE and two tabs, without escape sequences. For tests/manual.rs; needs the shell.
+usage: complete.py bash|zsh COMPLETIONS-FOLDER LINE WORD...
+Prints what came after LINE and Tab, without escape sequences, once each WORD is there or has not come for long. For
+tests/manual.rs; needs the shell.
 """
 
 import os
@@ -11,7 +12,7 @@ import select
 import sys
 import time
 
-shell, folder, line = sys.argv[1:]
+shell, folder, line, *words = sys.argv[1:]
 tool = line.split()[0]
 start = {
     "bash": (["bash", "--norc", "--noprofile", "-i"],
@@ -27,26 +28,26 @@ if child == 0:
 screen = b""
 
 
-def read_until(wanted, patience=30.0, quiet=None):
-    """Reads until `wanted` was seen or, with `quiet`, until nothing has come for so long."""
+def shown():
+    return re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|[\r\x07]", b"", screen).decode(errors="replace")
+
+
+def read_until(wanted):
+    """Reads until all that is wanted was seen, for so long as a busy machine may need."""
     global screen
-    until = time.monotonic() + patience
-    while time.monotonic() < until and not (wanted and wanted in screen):
-        ready, _, _ = select.select([terminal], [], [], quiet or 0.5)
+    until = time.monotonic() + 30
+    while time.monotonic() < until and not all(it in shown() for it in wanted):
+        ready, _, _ = select.select([terminal], [], [], 0.5)
         if ready:
             try:
                 screen += os.read(terminal, 65536)
             except OSError:
                 return
-        elif quiet:
-            return
 
 
 os.write(terminal, f"stty cols 200; {prepare}; echo rea''dy\n".encode())
-read_until(b"ready")
+read_until(["ready"])
 screen = b""
 os.write(terminal, line.encode() + b"\t")
-read_until(None, quiet=2.0)
-os.write(terminal, b"\x15exit\n")
-shown = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]|\x1b[=>]|[\r\x07]", b"", screen)
-sys.stdout.write(shown.decode(errors="replace"))
+read_until(words)
+sys.stdout.write(shown())

@@ -20,12 +20,13 @@ use milepost::{
 use serde_json::json;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut arguments = env::args().skip(1);
-    let (Some(folder), Some(id)) = (arguments.next(), arguments.next()) else {
-        return Err("usage: emit_and_read LOGS-FOLDER ID [OFFSET]".into());
+    let words: Vec<String> = env::args_os().skip(1).filter_map(|it| it.into_string().ok()).collect();
+    let (folder, id, offset) = match &words[..] {
+        [folder, id] => (folder, id, 0),
+        [folder, id, offset] => (folder, id, offset.parse()?),
+        _ => return Err("usage: emit_and_read LOGS-FOLDER ID [OFFSET]".into()),
     };
-    let offset: u64 = arguments.next().map_or(Ok(0), |it| it.parse())?;
-    let logs = Logs::open(Some(Path::new(&folder)), "emit_and_read")?;
+    let logs = Logs::open(Some(Path::new(folder)), "emit_and_read")?;
     let mut out = stdout().lock();
 
     // Report. The id makes it safe to do this again: then it is a duplicate.

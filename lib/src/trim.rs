@@ -93,10 +93,10 @@ fn passed_by_queues(source: &Journal) -> Result<Passed> {
     let mut filled = sources_told(logs)?;
     for name in inventory::journals(logs)?.into_iter().filter(|it| it.stem().is_some()) {
         let said = queue::start_of(logs, &name).map(|it| it.source).or_else(|| inventory::source_of(&name));
-        let sources = filled.entry(name.as_str().to_owned()).or_default();
         if let Some(it) = said {
-            sources.last.get_or_insert_with(|| it.as_str().to_owned());
-            sources.all.insert(it.as_str().to_owned());
+            let of_queue = filled.entry(name.as_str().to_owned()).or_default();
+            of_queue.last.get_or_insert_with(|| it.as_str().to_owned());
+            of_queue.all.insert(it.as_str().to_owned());
         }
     }
     let own = source.name().as_str();
@@ -111,13 +111,13 @@ fn passed_by_queues(source: &Journal) -> Result<Passed> {
 }
 
 /// From which journals a queue was filled.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Sources {
     all: BTreeSet<String>,
     last: Option<String>,
 }
 
-/// By queue from which journals it was filled, by the word of the audit.
+/// By queue, the journals that it was filled from by the word of the audit.
 fn sources_told(logs: &Logs) -> Result<BTreeMap<String, Sources>> {
     #[derive(Deserialize)]
     struct Record<'l> {
@@ -144,9 +144,9 @@ fn sources_told(logs: &Logs) -> Result<BTreeMap<String, Sources>> {
                 serde_json::from_slice(text)
             && let Some(queue) = journal.or(queue)
         {
-            let sources = told.entry(queue.into_owned()).or_default();
-            sources.all.insert(source.clone().into_owned());
-            sources.last = Some(source.into_owned());
+            let of_queue = told.entry(queue.into_owned()).or_default();
+            of_queue.all.insert(source.clone().into_owned());
+            of_queue.last = Some(source.into_owned());
         }
         true
     })?;

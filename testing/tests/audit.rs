@@ -173,7 +173,8 @@ fn drive_everything() -> (Side, Side) {
     }
     other.scratch.run("milestone-queue", &["-q"]).exits(0);
     other.scratch.run("milestone-queue", &["-q", "--trim"]).exits(0);
-    let of_other: String = other.scratch.records("audit").iter().map(|it| format!("{it}\n")).collect();
+    let of_other: Vec<String> = other.scratch.records("audit").iter().map(|it| format!("{it}\n")).collect();
+    let of_other = of_other.concat();
     sender.append("audit-of-other.txt", &of_other);
 
     // A line of the queue that is damaged; an endpoint that is away; the operator's commands.

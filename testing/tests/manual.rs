@@ -78,13 +78,14 @@ fn completions_are_well_formed() {
     }
 }
 
-/// What stands on the terminal after the line and two tabs.
-fn pressed_tab(shell: &str, line: &str, scratch: &Scratch) -> String {
+/// What stands on the terminal after the line and Tab, as soon as all words are there.
+fn pressed_tab(shell: &str, line: &str, words: &[&str], scratch: &Scratch) -> String {
     let mut command = Command::new("python3");
     command.arg(format!("{ROOT}/testing/complete.py")).arg(shell);
     command
         .arg(format!("{ROOT}/completions"))
         .arg(line)
+        .args(words)
         .current_dir(scratch.dir())
         .env_remove("MILESTONE_LOGS");
     succeeds(command.output().unwrap())
@@ -107,7 +108,7 @@ fn tab_completes_in_real_shells() {
         ("milestone-emit no", &["milestone-emit notes.json"]),
     ] {
         for shell in ["bash", "zsh"].into_iter().filter(|it| has(it)) {
-            let shown = pressed_tab(shell, line, &scratch);
+            let shown = pressed_tab(shell, line, words, &scratch);
             for word in words {
                 assert!(shown.contains(word), "{shell}: {line}: {word} is missing in:\n{shown}");
             }

@@ -113,12 +113,11 @@ impl Page {
             let _ = write!(out, "\n{}\n", self.heading(&format!("{heading}:")));
             for (left, right) in rows {
                 let start = Start { before: "  ", name: left, gap: 2 };
-                match left_width.checked_sub(left.chars().count()) {
-                    Some(more) => self.wrapped(out, right, Start { gap: 2 + more, ..start }, indent),
-                    None => {
-                        let _ = writeln!(out, "  {}", self.heading(left));
-                        self.wrapped(out, right, Start { gap: indent, ..Start::default() }, indent);
-                    }
+                if let Some(more) = left_width.checked_sub(left.chars().count()) {
+                    self.wrapped(out, right, Start { gap: 2 + more, ..start }, indent);
+                } else {
+                    let _ = writeln!(out, "  {}", self.heading(left));
+                    self.wrapped(out, right, Start { gap: indent, ..Start::default() }, indent);
                 }
             }
         }
