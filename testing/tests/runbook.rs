@@ -317,7 +317,9 @@ fn rehearsals() -> BTreeMap<&'static str, fn(&World)> {
         is_well(world, &["first"]);
     });
     all.insert("Backup", |world| {
-        world.sh("milepost-backup /var/backups/milepost/yesterday; ln -s yesterday /var/backups/milepost/latest");
+        world.sh(
+            "milepost-backup /var/backups/milepost/yesterday; ln -s yesterday /var/backups/milepost/latest",
+        );
         let said = section(world, "Backup").remove(0).exits(0);
         let head = world.sh("audit-tail --head");
         assert!(said.stdout.ends_with(&head), "{said:?}");

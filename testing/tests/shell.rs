@@ -227,7 +227,8 @@ fn every_line_of_the_crontab_does_its_work_in_what_cron_gives_it() {
     // As scripts/install calls them.
     let dir = scratch.dir().to_str().unwrap();
     for script in ["backup", "trim"] {
-        std::os::unix::fs::symlink(root().join("scripts").join(script), format!("{dir}/milepost-{script}")).unwrap();
+        std::os::unix::fs::symlink(root().join("scripts").join(script), format!("{dir}/milepost-{script}"))
+            .unwrap();
     }
     let here = |text: &str, round: u32| {
         text.replace("/var/lib/milepost/logs", &format!("{dir}/logs"))
