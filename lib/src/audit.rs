@@ -84,7 +84,7 @@ words! {
         Resync = "resync",
         /// The chain was sealed by a keyed hash.
         Seal = "seal",
-        /// What a rebuild needs before a trim.
+        /// What was of a journal is trimmed; what must stay of it is on disk.
         Checkpoint = "checkpoint",
     }
 }

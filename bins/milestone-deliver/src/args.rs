@@ -43,7 +43,7 @@ pub struct Args {
     #[argh(option, arg_name = "NAME", default = "String::new()")]
     pub endpoint: String,
 
-    /// where events are posted (default: `$MILESTONE_INGEST_URL`; `$MILESTONE_REMINDER_URL` for reminders)
+    /// where events are posted (default: `$MILESTONE_INGEST_URL`, for reminders `$MILESTONE_REMINDER_URL`)
     #[argh(option, arg_name = "URL")]
     pub url: Option<String>,
 

@@ -65,7 +65,7 @@ pub fn run(input: &[u8]) {
     let has = |flag| flags.contains(flag);
     let status = status.parse().unwrap_or(0);
     let batch = has('B').then(|| "2".to_owned());
-    let answer = HttpAnswer { status, retry_after, date, batch, disable: has('d'), body };
+    let answer = HttpAnswer { status, retry_after, date, batch, disable: has('d'), by_previous: false, body };
     let what = String::from_utf8_lossy(&answer.body).into_owned();
     let attempted = match () {
         () if has('b') => Attempted::Broken { head: Some(answer.clone()), is_oversized: has('o'), what },
