@@ -5,6 +5,8 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$ROOT" || exit
 
+# A service may have no home.
+HOME=${HOME:-/}
 # rustup puts cargo here, and a cron job or a service does not have it in its PATH.
 case ":$PATH:" in
 *":${CARGO_HOME:-$HOME/.cargo}/bin:"*) ;;
@@ -41,7 +43,8 @@ install_packages() {
 }
 
 apt_get() {
-  DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends "$@" >/dev/null
+  # Others may be installing something, too.
+  DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=60 "$@" >/dev/null
 }
 
 # Makes sure that a package of PyPI is there, for tests: "need_pypi NAME VERSION". It lies in an environment of its own

@@ -52,7 +52,6 @@ use crate::{
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     example = "{command_name}\n{command_name} --json | jq .problems\n{command_name} --watch\n{command_name} --check\n{command_name} --explain nightly.2026-03-01\n{command_name} --metrics\n{command_name} --init --logs /var/lib/milepost/logs",
-    note = "$MILESTONE_LOGS: the logs folder, where --logs is not given",
     error_code(
         0,
         "healthy; --init: the folder is there; --check: it holds; --explain: it is known; --config: all is well; --metrics: they are written"
@@ -113,7 +112,7 @@ struct Args {
     #[argh(switch)]
     json: bool,
 
-    /// say nothing when all is well; the exit code tells
+    /// say nothing about success; errors stay
     #[argh(switch, short = 'q')]
     quiet: bool,
 }

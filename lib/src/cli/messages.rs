@@ -50,7 +50,7 @@ const NOTE: Level = Level { priority: 6, colour: 36, label: "" };
 
 impl Messages {
     /// Messages of the tool of this name, in the style that standard error calls for.
-    pub(super) fn new(tool: &'static str) -> Messages {
+    pub fn new(tool: &'static str) -> Messages {
         let style = Style::choose(
             env::var_os("JOURNAL_STREAM").is_some_and(|it| is_stderr(&it)),
             io::stderr().is_terminal(),

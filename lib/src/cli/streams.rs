@@ -19,6 +19,7 @@ use rustix::{
     fs::{OFlags, fcntl_getfl},
     io::Errno,
     stdio,
+    termios::tcgetwinsize,
 };
 
 static STDIN_IS_CLOSED: AtomicBool = AtomicBool::new(false);
@@ -49,6 +50,13 @@ extern "C" fn look() {
 )]
 #[unsafe(link_section = ".init_array")]
 static LOOK_BEFORE_MAIN: extern "C" fn() = look;
+
+/// The columns of the terminal that standard output is; none where it is no terminal.
+pub fn columns_of_stdout() -> Option<usize> {
+    let size = tcgetwinsize(stdio::stdout()).ok()?;
+    // A terminal that nobody told its size says 0.
+    Some(usize::from(size.ws_col)).filter(|it| *it > 0)
+}
 
 /// Writes all of `bytes` to `stream`, past interruptions and short writes.
 ///
