@@ -60,9 +60,9 @@ fn offer(document: Value) -> Offer {
 
 fn emit(logs: &Logs, document: Value) -> Emitted {
     let mut emitter = Emitter::new(logs);
-    let emitted = emitter.commit(&[offer(document)]).unwrap()[0];
+    let became = emitter.commit(&[offer(document)]).unwrap()[0];
     emitter.finish().unwrap();
-    emitted
+    became
 }
 
 /// Takes the milestones of this folder into its queue; how many were new.

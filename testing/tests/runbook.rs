@@ -24,6 +24,7 @@ receive() {
     kill "$(cat receiver.pid)"
     while [ -e "/proc/$(cat receiver.pid)" ]; do sleep 0.02; done
   fi
+  rm -f listening
   CREDENTIALS_DIRECTORY=etc/ops setsid milestone-receive --logs there --listen "127.0.0.1:$PORT" >listening 2>>receiver.log </dev/null &
   echo $! >receiver.pid
   until grep -q listening listening 2>/dev/null; do sleep 0.02; done

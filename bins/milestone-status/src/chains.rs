@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 const FILE: &str = ".index/status.metrics.json";
 const VERSION: u32 = 1;
 /// How much of each chain's history a look verifies once more.
-const ROUND_BYTES: u64 = 16 << 20;
+const ROUND_BYTES: u64 = 4 << 20;
 
 /// What is remembered.
 #[derive(Debug, Default, Serialize, Deserialize)]
