@@ -3,6 +3,9 @@
 //! For measuring a sender: what it does not need itself is left to the sender. Prints the address that it listens
 //! on, and in the end how many items came in how many requests, and in what time from the first one on.
 //!
+//! Other senders are answered too: those that post several items as lines of one body, and, below any path but the
+//! contract's, those that expect an answer of Elasticsearch.
+//!
 //! usage: sink COUNT [BATCH]
 //!   COUNT   how many items are waited for
 //!   BATCH   how many items a batch may have; without it the sink takes none
@@ -14,6 +17,7 @@
 )]
 
 use std::{
+    fmt::Write as _,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     sync::{
@@ -25,7 +29,7 @@ use std::{
     time::Instant,
 };
 
-use serde_json::Value;
+use memchr::{memchr_iter, memmem};
 
 static REQUESTS: AtomicU64 = AtomicU64::new(0);
 static ITEMS: AtomicU64 = AtomicU64::new(0);
@@ -55,11 +59,11 @@ fn serve(mut stream: TcpStream, header: &str, count: u64, done: &mpsc::Sender<()
     let mut bytes = Vec::with_capacity(64 << 10);
     let mut chunk = vec![0; 64 << 10];
     loop {
-        let (start, length) = loop {
-            if let Some(end) = bytes.windows(4).position(|it| it == b"\r\n\r\n") {
+        let (end, length) = loop {
+            if let Some(end) = memmem::find(&bytes, b"\r\n\r\n") {
                 let length = content_length(&bytes[..end]);
                 if bytes.len() >= end + 4 + length {
-                    break (end + 4, length);
+                    break (end, length);
                 }
             }
             match stream.read(&mut chunk) {
@@ -68,8 +72,9 @@ fn serve(mut stream: TcpStream, header: &str, count: u64, done: &mpsc::Sender<()
             }
         };
         FIRST.get_or_init(Instant::now);
-        let body = answer(&bytes[start..start + length]);
-        bytes.drain(..start + length);
+        let whole = end + 4 + length;
+        let body = answer(&bytes[..end], &bytes[end + 4..whole]);
+        bytes.drain(..whole);
         let head = format!(
             "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{header}content-length: {}\r\n\r\n",
             body.len()
@@ -90,28 +95,38 @@ fn content_length(head: &[u8]) -> usize {
     value.map_or(0, |it| it.trim().parse().unwrap())
 }
 
-fn answer(body: &[u8]) -> String {
-    if !body.starts_with(b"{\"items\":") {
+fn answer(head: &[u8], body: &[u8]) -> String {
+    let line = head.split(|it| *it == b'\r').next().unwrap_or_default();
+    if !line.starts_with(b"POST ") {
+        return "{}".into();
+    }
+    if memmem::find(line, b"/internal/").is_none() {
         ITEMS.fetch_add(1, Relaxed);
-        let id = between(body, b"\"milestoneId\":\"");
+        return "{}".into();
+    }
+    if !body.starts_with(b"{\"items\":") {
+        ITEMS.fetch_add(1 + memchr_iter(b'\n', body.trim_ascii_end()).count() as u64, Relaxed);
+        let id = between(body, b"\"milestoneId\":\"").map_or("", |(id, _)| id);
         return format!(r#"{{"ok":true,"status":"accepted","milestoneId":"{id}"}}"#);
     }
-    let batch: Value = serde_json::from_slice(body).unwrap();
-    let items = batch["items"].as_array().unwrap();
-    ITEMS.fetch_add(items.len() as u64, Relaxed);
-    let results: Vec<String> = items
-        .iter()
-        .map(|it| {
-            let (key, id) = (&it["idempotencyKey"], &it["event"]["milestoneId"]);
-            format!(r#"{{"idempotencyKey":{key},"status":"accepted","milestoneId":{id}}}"#)
-        })
-        .collect();
-    format!(r#"{{"ok":true,"results":[{}]}}"#, results.join(","))
+    // An item is `{"event":{… "milestoneId":"…" …},"idempotencyKey":"…", …}`. Quotation marks in texts are escaped, so
+    // the names stand nowhere else.
+    let (mut answer, mut rest, mut items) = (String::from(r#"{"ok":true,"results":["#), body, 0);
+    while let Some((id, after)) = between(rest, b"\"milestoneId\":\"") {
+        let (key, after) = between(after, b"\"idempotencyKey\":\"").unwrap();
+        let comma = if items == 0 { "" } else { "," };
+        write!(answer, r#"{comma}{{"idempotencyKey":"{key}","status":"accepted","milestoneId":"{id}"}}"#)
+            .unwrap();
+        (rest, items) = (after, items + 1);
+    }
+    ITEMS.fetch_add(items, Relaxed);
+    answer.push_str("]}");
+    answer
 }
 
-/// The text behind `start`, up to the next quotation mark; other programs' requests may have none.
-fn between(body: &[u8], start: &[u8]) -> String {
-    let Some(at) = body.windows(start.len()).position(|it| it == start) else { return String::new() };
-    let rest = &body[at + start.len()..];
-    String::from_utf8_lossy(rest.split(|it| *it == b'"').next().unwrap_or_default()).into_owned()
+/// The text behind `start`, up to the next quotation mark, and what follows; other programs' requests may have none.
+fn between<'a>(body: &'a [u8], start: &[u8]) -> Option<(&'a str, &'a [u8])> {
+    let rest = &body[memmem::find(body, start)? + start.len()..];
+    let (text, after) = rest.split_at(memchr::memchr(b'"', rest)?);
+    Some((std::str::from_utf8(text).unwrap(), after))
 }
