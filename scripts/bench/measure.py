@@ -13,11 +13,11 @@ import os
 import statistics
 import time
 
-ROUNDS = int(__import__("os").environ.get("HB_ROUNDS", 5))
+ROUNDS = 5
 # How much of one processor others may use during a round. Below it are the ticks by which the kernel counts.
 DISTURBANCE = 0.15
 # How many seconds of rounds are thrown away and measured again in all: a busy machine does not become quiet.
-PATIENCE_S = 0
+PATIENCE_S = 90
 _TICKS = os.sysconf("SC_CLK_TCK")
 _patience = PATIENCE_S
 
