@@ -5,6 +5,8 @@
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$ROOT" || exit
 
+# A service may have no home.
+HOME=${HOME:-/}
 # rustup puts cargo here, and a cron job or a service does not have it in its PATH.
 case ":$PATH:" in
 *":${CARGO_HOME:-$HOME/.cargo}/bin:"*) ;;
@@ -63,6 +65,23 @@ need_pypi() {
     die "cannot install $name from PyPI"
   fi
   : >"$dir/installed"
+}
+
+# Makes sure that promtool is there, which checks metrics and alerts; $PROMTOOL is where it is. Debian's package would
+# also start Prometheus, so it is only unpacked, into the build folder; so call need_rust first.
+need_promtool() {
+  local dir=${CARGO_TARGET_DIR:-$ROOT/target}/promtool
+  PROMTOOL=$(command -v promtool || echo "$dir/usr/bin/promtool")
+  export PROMTOOL
+  [ ! -x "$PROMTOOL" ] || return 0
+  command -v apt-get >/dev/null || die "not installed: promtool; it is a part of Prometheus"
+  say "unpacking promtool"
+  rm -rf "$dir"
+  mkdir -p "$dir"
+  (cd "$dir" && { apt-get -qq download prometheus || { apt_get update && apt-get -qq download prometheus; }; }) 2>/dev/null ||
+    die "cannot download the package prometheus with apt-get"
+  dpkg-deb --extract "$dir"/prometheus_*.deb "$dir" || die "cannot unpack the package prometheus"
+  rm "$dir"/prometheus_*.deb
 }
 
 # Makes sure that Rust is there, of the version that rust-toolchain.toml names (rustup fetches it if need be),

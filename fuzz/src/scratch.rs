@@ -90,17 +90,27 @@ pub fn milestone(number: u64) -> String {
 }
 
 /// A chain of audit records, by the book.
+#[derive(Debug)]
 pub struct Audit {
+    /// Its lines.
     pub lines: Vec<u8>,
-    pub seq: u64,
-    pub head: String,
+    seq: u64,
+    head: String,
+}
+
+impl Default for Audit {
+    fn default() -> Audit {
+        Audit::new()
+    }
 }
 
 impl Audit {
+    /// One without records.
     pub fn new() -> Audit {
         Audit { lines: Vec::new(), seq: 0, head: "0".repeat(64) }
     }
 
+    /// Adds a record.
     pub fn push(&mut self, action: &str, outcome: &str, key: Option<&str>, detail: &Value) {
         self.seq += 1;
         let mut record = json!({
@@ -123,6 +133,7 @@ impl Audit {
     }
 }
 
+/// SHA-256 in hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(&Sha256::digest(bytes))
 }

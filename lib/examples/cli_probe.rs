@@ -19,12 +19,11 @@ use serde::Serialize;
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     example = "{command_name} --scope ops -n5 notes.txt\n{command_name} --act flood | head -n 1",
-    note = "$MILESTONE_LOGS: the folder of the journals, where --logs is not given",
     note = "This is a probe for tests; it reads and writes no journal.",
     error_code(2, "the answer is no")
 )]
 struct Args {
-    /// folder of the journals (default: `$MILESTONE_LOGS`, else ./logs)
+    /// logs folder (default: `$MILESTONE_LOGS`, else ./logs)
     #[argh(option, arg_name = "DIR")]
     logs: Option<PathBuf>,
 
@@ -53,7 +52,7 @@ struct Args {
     #[argh(option, arg_name = "DUR", default = "DurationArg::from_secs(5)")]
     timeout: DurationArg,
 
-    /// when to begin a new file
+    /// size at which a journal begins a new file
     #[argh(option, arg_name = "SIZE", default = "Size::from_bytes(64 << 20)")]
     rotate_bytes: Size,
 

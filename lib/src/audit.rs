@@ -23,7 +23,7 @@ use crate::{
     Error, Kind, Result, canonical,
     chain::{self, Chain},
     clock, identity,
-    journal::{Item, JournalName, Reader, active::Active, line_before},
+    journal::{Item, JournalName, Reader, active::Active, fingerprint, line_before},
     logs::Logs,
 };
 
@@ -84,7 +84,7 @@ words! {
         Resync = "resync",
         /// The chain was sealed by a keyed hash.
         Seal = "seal",
-        /// What a rebuild needs before a trim.
+        /// What was of a journal is trimmed; what must stay of it is on disk.
         Checkpoint = "checkpoint",
     }
 }
@@ -147,6 +147,18 @@ pub enum Detail {
     Value(Value),
     /// As its canonical text, from those who write very many.
     Canonical(String),
+}
+
+impl Detail {
+    /// Where a record is: its journal, its logical offset, and in a journal that is a chain its number. Of a record
+    /// that is written with this one also what it says: `line`, with or without its newline, by its fingerprint.
+    pub fn of_record(journal: &JournalName, offset: u64, seq: Option<u64>, line: Option<&[u8]>) -> Detail {
+        let fingerprint = line.map(|it| fingerprint(it.strip_suffix(b"\n").unwrap_or(it)));
+        let fingerprint = fingerprint.map(|it| format!("\"fingerprint\":\"{it}\",")).unwrap_or_default();
+        let seq = seq.map(|it| format!(",\"seq\":{it}")).unwrap_or_default();
+        // The name of a journal of ours needs no escaping.
+        Detail::Canonical(format!("{{{fingerprint}\"journal\":\"{journal}\",\"offset\":{offset}{seq}}}"))
+    }
 }
 
 impl From<Value> for Detail {

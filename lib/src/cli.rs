@@ -10,10 +10,11 @@
 //! - Nothing is done when standard output was closed at start: nobody could get the acknowledgement.
 //! - Nothing panics on what comes from outside; a panic is a bug, said in one line, exit 70 (`EX_SOFTWARE`).
 //!
-//! Parts: `arguments` (what people write), `help`, `output` (results), `messages` (words for people),
+//! Parts: `arguments` (what people write), `definition` (what there is to write), `help`, `output` (results), `messages` (words for people),
 //! `streams` (closed descriptors, whole writes), `signals`, `verdict` (which exit code wins).
 
 mod arguments;
+mod definition;
 mod help;
 mod messages;
 mod output;
@@ -30,8 +31,9 @@ use std::{
 };
 
 use argh::{ArgsInfo, TopLevelCommand};
+use rustix::stdio;
 
-use self::arguments::Request;
+use self::{arguments::Request, definition::Definition, help::Page};
 pub use self::{
     messages::{Messages, colours_on_stdout},
     output::Output,
@@ -90,10 +92,23 @@ where
     signals::survive_file_size_limit()?;
     // Files are for the owner and the group from the moment they are made; `durable` widens what is narrower.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o007));
+    let definition = || Definition::of(tool, &A::get_args_info());
     match arguments::parse(tool, env::args_os().skip(1))? {
-        Request::Run(args) => return run(args, out),
-        Request::Help => out.raw(help::help(tool, &A::get_args_info()).as_bytes()),
-        Request::Version => out.raw(help::version(tool).as_bytes()),
+        Request::Run(args) => {
+            // What only the tool can see of its command line.
+            let see_help = |it: Error| match it.kind() {
+                Kind::Usage => it.cure_also(&format!("see {tool} --help")),
+                _ => it,
+            };
+            return run(args, out).map_err(see_help);
+        }
+        Request::Help(length) => {
+            let columns = streams::columns_of(stdio::stdout());
+            let page = Page::new(columns, colours_on_stdout(), streams::terminals_show_utf8());
+            out.raw(page.help(&definition(), length, |name| env::var_os(name)).as_bytes());
+        }
+        Request::Definition => out.refusal(&definition()),
+        Request::Version => out.raw(definition::version(tool).as_bytes()),
     }
     Ok(Verdict::Done)
 }

@@ -6,7 +6,10 @@
 //!
 //! Not here: putting back (`redrive`).
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use serde::Deserialize;
 
@@ -14,7 +17,7 @@ use crate::{
     Result, Timestamp,
     delivery::Consumer,
     index::Index,
-    journal::{Extent, JournalName, lines_from},
+    journal::{Extent, JournalName, digest, keys, lines_from},
     queue,
 };
 
@@ -71,20 +74,35 @@ fn put_back(consumer: &Consumer, letters: &[(u64, Letter)]) -> Result<BTreeSet<u
     // Behind the index the queue is read; without one, from the first record that was given up.
     let mut known = first;
     for (offset, _) in letters {
-        let Some((candidates, to)) = Index::peek(&queue, &queue::redrive_key(consumer.endpoint(), *offset))?
-        else {
+        let redrive_key = queue::redrive_key(consumer.endpoint(), *offset);
+        let Some((candidates, to)) = Index::peek(&queue, &redrive_key)? else {
+            found.extend(put_back_before_trim(consumer, letters)?);
             known = first;
             break;
         };
         known = to;
         for candidate in candidates {
-            let line = lines.get(candidate)?.unwrap_or_default();
-            found.extend(letter_in(&line, consumer.endpoint()).filter(|it| it == offset));
+            match lines.get(candidate)? {
+                Some(line) => found.extend(letter_in(&line, consumer.endpoint()).filter(|it| it == offset)),
+                None => found.extend(lines.kept(candidate, &redrive_key)?.map(|_| *offset)),
+            }
         }
     }
     lines_from(consumer.logs(), queue.name(), known, &mut |_, text| {
         found.extend(letter_in(text, consumer.endpoint()));
         true
+    })?;
+    Ok(found)
+}
+
+/// Offsets of the dead letters that a trimmed queue record puts back.
+fn put_back_before_trim(consumer: &Consumer, letters: &[(u64, Letter)]) -> Result<Vec<u64>> {
+    let key = |it: &u64| digest(queue::redrive_key(consumer.endpoint(), *it).as_bytes());
+    let by_key: BTreeMap<_, _> = letters.iter().map(|(offset, _)| (key(offset), *offset)).collect();
+    let mut found = Vec::new();
+    keys::each(consumer.logs(), consumer.queue_name(), &mut |_, kept| {
+        found.extend(by_key.get(&kept.key));
+        Ok(())
     })?;
     Ok(found)
 }

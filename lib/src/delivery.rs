@@ -45,7 +45,7 @@ pub use event::{Detail, Event};
 pub use item::{Item, Route};
 pub use lanes::{LANES_MAX, Lane, LaneName, Lanes, Retry};
 pub use settled::{Settled, acknowledged_between};
-pub use state::{LastAck, State};
+pub use state::{ClockDifference, LastAck, State};
 pub use store::resync;
 pub use wire::{Fate, Judged, Outgoing, Returned, Sent};
 

@@ -13,12 +13,12 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    Error, Kind, Result,
-    audit::{Action, Draft, Outcome},
-    event::{LeftOut, MilestoneEvent},
+    Error, Kind, Result, Timestamp,
+    audit::{Action, Detail, Draft, Outcome},
+    event::{LeftOut, MilestoneEvent, Source},
     identity,
     index::Index,
-    journal::{Batch, Described, Journal, JournalName, Lines},
+    journal::{Batch, Described, Digest, Journal, JournalName, Kept, Lines, digest},
     logs::Logs,
     schema::FieldError,
 };
@@ -180,13 +180,13 @@ impl Emitter {
     ) -> Result<Emitted> {
         let key = identity::milestone_key(&event.milestone_id);
         let draft = |outcome, detail| Draft::of(Action::Emit, outcome, &key, &event.scope, detail);
-        let stored = match taken.by_id.get(event.milestone_id.as_str()) {
-            Some((event, offset)) => Some(((*event).clone(), *offset)),
-            None => self.stored(&event.milestone_id)?,
+        let known = match taken.by_id.get(event.milestone_id.as_str()) {
+            Some((first, offset)) => Some((event.same_content(first, left_out), *offset)),
+            None => self.stored(event, left_out)?,
         };
-        if let Some((stored, offset)) = stored {
+        if let Some((is_same, offset)) = known {
             let detail = json!({ "of": offset });
-            return Ok(if event.same_content(&stored, left_out) {
+            return Ok(if is_same {
                 batch.audit(draft(Outcome::Duplicate, detail));
                 Emitted::Duplicate(offset)
             } else {
@@ -197,26 +197,57 @@ impl Emitter {
         let offset = base + batch.bytes();
         let line = event.to_line().map_err(|it| Error::new(Kind::BadData, it.path, it.message))?;
         batch.push(&line);
-        batch.audit(draft(Outcome::Appended, json!({ "journal": SOURCE, "offset": offset })));
+        let detail = Detail::of_record(self.journal.name(), offset, None, Some(&line));
+        batch.audit(Draft::of(Action::Emit, Outcome::Appended, &key, &event.scope, detail));
         taken.by_id.insert(&event.milestone_id, (event, offset));
         taken.appended.push((event, offset, base + batch.bytes()));
         Ok(Emitted::Appended(offset))
     }
 
-    /// The event with this id in the journal, and its offset.
-    fn stored(&mut self, id: &str) -> Result<Option<(MilestoneEvent, u64)>> {
+    /// Whether the event with this id in the journal, if there is one, is the same, and its offset.
+    fn stored(&mut self, event: &MilestoneEvent, left_out: &LeftOut) -> Result<Option<(bool, u64)>> {
         let Some(index) = &mut self.index else { return Ok(None) };
+        let id = &event.milestone_id;
         for offset in index.find(id)? {
             // A hit is a candidate: another id may have the same hash.
-            let line = self.lines.get(offset)?;
-            if let Some(stored) = line.and_then(|it| MilestoneEvent::from_line(&it).ok())
-                && stored.milestone_id == id
+            let Some(line) = self.lines.get(offset)? else {
+                if let Some(kept) = self.lines.kept(offset, id)? {
+                    return Ok(Some((is_same_as_kept(event, left_out, &kept), offset)));
+                }
+                continue;
+            };
+            if let Ok(stored) = MilestoneEvent::from_line(&line)
+                && stored.milestone_id == *id
             {
-                return Ok(Some((stored, offset)));
+                return Ok(Some((event.same_content(&stored, left_out), offset)));
             }
         }
         Ok(None)
     }
+}
+
+/// What stays of a milestone when its segment is trimmed; `None` for a line that is none.
+pub(crate) fn kept(line: &[u8]) -> Option<Kept> {
+    let event = MilestoneEvent::from_line(line).ok()?;
+    let [content, rest] = digests(&event);
+    Some(Kept { key: digest(event.milestone_id.as_bytes()), content, rest })
+}
+
+/// Of the whole event, and of it without what a caller may leave out.
+fn digests(event: &MilestoneEvent) -> [Digest; 2] {
+    let mut rest = event.clone();
+    rest.timestamp_utc = Timestamp::default();
+    rest.source = Source::Orchestrator;
+    rest.evidence.iter_mut().for_each(|it| it.reference = None);
+    [event, &rest].map(|it| digest(&serde_json::to_vec(it).unwrap_or_default()))
+}
+
+/// As [`MilestoneEvent::same_content`] against a trimmed event: as soon as something was left out, nothing that may be
+/// left out is compared.
+fn is_same_as_kept(event: &MilestoneEvent, left_out: &LeftOut, kept: &Kept) -> bool {
+    let [content, rest] = digests(event);
+    let is_partial = left_out.timestamp || left_out.source || left_out.refs.contains(&true);
+    content == kept.content || is_partial && rest == kept.rest
 }
 
 /// What one batch has come to so far.

@@ -230,10 +230,12 @@ impl Enqueuer {
         let Some(index) = &mut self.index else { return Ok(false) };
         for offset in index.find(&queue::event_key(key))? {
             // A hit is a candidate: another key may have the same hash.
-            let line = self.lines.get(offset)?.unwrap_or_default();
-            if EventEnvelope::from_line(&line)
-                .is_ok_and(|it| it.idempotency_key == key && it.endpoint.is_none())
-            {
+            let is_it = match self.lines.get(offset)? {
+                Some(line) => EventEnvelope::from_line(&line)
+                    .is_ok_and(|it| it.idempotency_key == key && it.endpoint.is_none()),
+                None => self.lines.kept(offset, &queue::event_key(key))?.is_some(),
+            };
+            if is_it {
                 return Ok(true);
             }
         }

@@ -123,6 +123,13 @@ impl Error {
         self
     }
 
+    /// The same error with one more sentence on what to do, behind the one that it may have.
+    #[must_use]
+    pub fn cure_also(mut self, cure: &str) -> Error {
+        self.cure = Some(self.cure.map_or_else(|| cure.to_owned(), |first| format!("{first}; {cure}")));
+        self
+    }
+
     /// The same error with its cause.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn error::Error + Send + Sync>>) -> Error {

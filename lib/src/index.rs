@@ -11,6 +11,8 @@
 //! - Whatever is damaged, missing or belongs to another journal is rebuilt from the journal.
 //! - Memory is bounded by `TAIL_ENTRIES_MAX`, whatever the journal's length.
 //!
+//! - A record whose segment was trimmed is found as before; what stays of it says whether it is the one.
+//!
 //! Not here: what is compared when a record with the same key is found (the tool).
 
 mod table;
@@ -19,7 +21,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     Error, Kind, Result,
-    journal::{Item, Journal, JournalName, Position, Reader},
+    journal::{Item, Journal, JournalName, Position, Reader, keys},
 };
 
 use table::{Lookup, Table};
@@ -94,11 +96,13 @@ impl Index {
     pub fn refresh(&mut self) -> Result<()> {
         if self.table.is_current()? {
             let mut reader = Reader::open_at(self.journal.logs(), self.journal.name(), self.known)?;
-            self.read_on(&mut reader)
-        } else {
-            *self = Index::open(&self.journal, self.keys_of)?;
-            Ok(())
+            if self.read_on(&mut reader).is_ok() {
+                return Ok(());
+            }
+            // While the lock was let go so much came, and was trimmed, that what is known ends before it.
         }
+        *self = Index::open(&self.journal, self.keys_of)?;
+        Ok(())
     }
 
     /// Offsets at which a record with this key may be, in the order of the journal. Records appended by
@@ -154,8 +158,28 @@ impl Index {
     }
 
     fn catch_up(&mut self) -> Result<()> {
+        if self.table.position().offset == 0 {
+            self.read_trimmed()?;
+        }
         let mut reader = self.journal.read_from(self.table.position())?;
         self.read_on(&mut reader)
+    }
+
+    /// Takes in what stays of trimmed segments. No position stands for it: until the table knows what comes behind it,
+    /// it is read again.
+    fn read_trimmed(&mut self) -> Result<()> {
+        let Index { journal, table, tail, .. } = self;
+        let mut is_full = false;
+        keys::each(journal.logs(), journal.name(), &mut |offset, kept| {
+            tail.insert((table.hash_of(&kept.key), offset));
+            if tail.len() > TAIL_ENTRIES_MAX {
+                let position = table.position().clone();
+                is_full |= !table.insert(tail, position)?;
+                tail.clear();
+            }
+            Ok(())
+        })?;
+        if is_full { self.start_again() } else { Ok(()) }
     }
 
     fn read_on(&mut self, reader: &mut Reader) -> Result<()> {

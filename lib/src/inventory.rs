@@ -77,6 +77,16 @@ pub fn endpoints(logs: &Logs, queue: &JournalName, what: &str, suffix: &str) -> 
     Ok(files_of(logs.dir())?.iter().filter_map(endpoint).collect())
 }
 
+/// The endpoints that a queue was ever brought to: a lock file is never removed.
+pub fn deliverers(logs: &Logs, queue: &JournalName) -> Result<BTreeSet<String>> {
+    let prefix = format!("{queue}@deliver");
+    let endpoint = |file: &String| {
+        let name = file.strip_prefix(&prefix)?.strip_suffix(".lock")?;
+        if name.is_empty() { Some(String::new()) } else { name.strip_prefix('.').map(str::to_owned) }
+    };
+    Ok(files_of(&logs.dir().join(".lock"))?.iter().filter_map(endpoint).collect())
+}
+
 /// The names in a folder; none when it is absent.
 fn files_of(dir: &Path) -> Result<Vec<String>> {
     let failed = |it| Error::io("cannot list the folder", dir, it);

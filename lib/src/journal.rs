@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `NAME.jsonl` | the active segment: the only file that grows | `active` |
 //! | `NAME.<20 digits>.jsonl` | a sealed segment, named by the logical offset of its first byte | `active` |
+//! | `NAME.<20 digits>.keys` | what stays of a sealed segment that was trimmed | `keys` |
 //! | `.lock/NAME.lock` | the lock, and in it the synced mark | `mark` |
 //! | `quarantine/NAME.<20 digits>.<hash>` | bytes that were no valid record, as they were | `quarantine` |
 //!
@@ -19,7 +20,8 @@
 //! `docs/FORMAT.md` has the bytes.
 
 pub(crate) mod active;
-mod extent;
+pub(crate) mod extent;
+pub(crate) mod keys;
 mod mark;
 mod name;
 mod position;
@@ -30,6 +32,7 @@ mod writer;
 
 pub use active::BATCH_BYTES_MAX;
 pub use extent::{Extent, Segment, open_segment};
+pub use keys::{Digest, Kept, digest};
 pub use name::JournalName;
 pub use position::{Position, Resync, fingerprint};
 pub use quarantine::keep as keep_in_quarantine;

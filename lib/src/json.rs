@@ -14,6 +14,8 @@
 //! Not here: which fields a document has (`schema`), how a value is written (`canonical`). Journals may
 //! hold what this refuses: the canonical form of the number `1e20` is an integer beyond 2^53.
 
+pub mod forms;
+
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};

@@ -36,6 +36,7 @@ pub mod reminder;
 mod requeue;
 pub mod resend;
 pub mod task;
+pub mod trim;
 
 pub mod delivery;
 pub mod ingest;

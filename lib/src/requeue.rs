@@ -16,7 +16,7 @@ use crate::{
     audit::{Action, Draft, Outcome},
     envelope::{EventEnvelope, Resume},
     index::Index,
-    journal::{Batch, Journal, JournalName, Lines, Position, Writer},
+    journal::{Batch, Journal, JournalName, Lines, Position, Writer, digest},
     queue,
 };
 
@@ -158,14 +158,18 @@ pub(crate) fn is_put_back(
     dead_letter: u64,
     key: &str,
 ) -> Result<bool> {
-    for candidate in index.find(&queue::redrive_key(endpoint, dead_letter))? {
-        let line = lines.get(candidate)?.unwrap_or_default();
+    let redrive_key = queue::redrive_key(endpoint, dead_letter);
+    for candidate in index.find(&redrive_key)? {
         // The key too: dead letters that were moved away and began anew have the old offsets again.
-        if EventEnvelope::from_line(&line).is_ok_and(|it| {
-            it.redrive_of == Some(dead_letter)
-                && it.endpoint.as_deref() == Some(endpoint)
-                && it.idempotency_key == key
-        }) {
+        let is_it = match lines.get(candidate)? {
+            Some(line) => EventEnvelope::from_line(&line).is_ok_and(|it| {
+                it.redrive_of == Some(dead_letter)
+                    && it.endpoint.as_deref() == Some(endpoint)
+                    && it.idempotency_key == key
+            }),
+            None => lines.kept(candidate, &redrive_key)?.is_some_and(|it| it.rest == digest(key.as_bytes())),
+        };
+        if is_it {
             return Ok(true);
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! A secret comes from a file named by a flag, else from systemd's credentials folder, else from an
 //! environment variable; the first one that is there decides. It never comes from the command line, which
-//! everybody on the machine can read.
+//! everybody on the machine can read. An empty credential counts as none: it is what a unit has for a file that
+//! is not there.
 //!
 //! # Invariants
 //! - A [`Secret`] is valid: not blank, at most [`BYTES_MAX`] long, and what follows `whsec_` was decoded.
@@ -121,7 +122,12 @@ impl SecretSource<'_> {
             let path = Path::new(&folder).join(self.credential);
             match File::open(&path) {
                 Ok(opened) => {
-                    return Secret::from_bytes(read(opened, &path)?, Origin::Credential(path)).map(Some);
+                    let bytes = read(opened, &path)?;
+                    // A unit that loads a credential from a file that may be absent gives it a line end instead
+                    // (SetCredential=NAME:\n); nothing at all systemd does not take for a value.
+                    if !bytes.is_empty() {
+                        return Secret::from_bytes(bytes, Origin::Credential(path)).map(Some);
+                    }
                 }
                 Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
                 Err(cause) => return Err(unreadable(&path, cause)),
@@ -407,8 +413,23 @@ mod tests {
     }
 
     #[test]
+    fn a_credential_of_nothing_but_a_line_end_is_none() {
+        for bytes in [b"".as_slice(), b"\n", b"\r\n"] {
+            let folder = folder_with(SOURCE.credential, bytes, 0o440);
+            let find = |variable: Option<&str>| {
+                SOURCE.find(None, false, |name| match name {
+                    "CREDENTIALS_DIRECTORY" => Some(folder.path().into()),
+                    _ => variable.map(OsString::from),
+                })
+            };
+            assert!(find(None).unwrap().is_none());
+            assert_eq!(find(Some("from variable")).unwrap().unwrap().text_key(), b"from variable");
+        }
+    }
+
+    #[test]
     fn a_source_that_is_there_but_unusable_is_not_passed_over() {
-        let folder = folder_with(SOURCE.credential, b"\n", 0o440);
+        let folder = folder_with(SOURCE.credential, b" \n", 0o440);
         let find = |folder: &Path| {
             SOURCE.find(None, false, |name| match name {
                 "CREDENTIALS_DIRECTORY" => Some(folder.into()),

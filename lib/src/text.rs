@@ -43,6 +43,16 @@ pub fn quoted(text: &str) -> String {
     }
 }
 
+/// An address without who stands before its host, which may be a secret.
+pub fn without_userinfo(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    match authority.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://***@{host}{}", &rest[authority.len()..]),
+        None => url.to_owned(),
+    }
+}
+
 /// The known word that `word` was probably meant to be: the nearest by edits, if near enough.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let folded = fold(word);
@@ -81,6 +91,18 @@ fn distance(left: &[char], right: &[char]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_an_address_names_is_not_shown() {
+        for (url, shown) in [
+            ("https://a.example/x", "https://a.example/x"),
+            ("https://user:pass@a.example/x?y", "https://***@a.example/x?y"),
+            ("https://u@v@a.example", "https://***@a.example"),
+            ("a.example", "a.example"),
+        ] {
+            assert_eq!(without_userinfo(url), shown);
+        }
+    }
 
     #[test]
     fn trim_takes_unicode_space_and_the_byte_order_mark() {

@@ -103,15 +103,16 @@ fn an_argument_that_is_no_text_is_shown_escaped() {
 
 #[test]
 fn help_and_version_go_to_standard_output() {
-    let (code, help, errors) = run(&mut probe(&["x", "-h"]));
+    let (code, help, errors) = run(probe(&["x", "--help"]).env("MILESTONE_LOGS", "/srv/\u{1b}logs"));
     assert_eq!((code, errors.as_str()), (0, ""));
     assert!(help.starts_with("Usage: cli-probe [OPTION]... [FILE]...\n\nShow how a tool"), "{help}");
     for line in [
         "  -n, --lines N                 how many lines",
-        "      --logs DIR                folder of the journals (default:",
-        "  -h, --help                    show this help",
+        "      --logs DIR                logs folder (default: $MILESTONE_LOGS, else",
+        "Common options:",
+        "  -h, --help                    show this help; -h shows the short one",
         "      --version                 show version and commit",
-        "  MILESTONE_LOGS  the folder of the journals, where --logs is not given",
+        "                          [now: /srv/\\u{1b}logs]",
         "  2   the answer is no",
         "  64  the command line is wrong",
         "  cli-probe --scope ops -n5 notes.txt",
@@ -119,6 +120,15 @@ fn help_and_version_go_to_standard_output() {
         assert!(help.lines().any(|it| it == line), "{line:?} is missing in\n{help}");
     }
     assert!(help.lines().all(|it| it.chars().count() <= 80), "{help}");
+
+    let (code, short, errors) = run(&mut probe(&["x", "-h"]));
+    assert_eq!((code, errors.as_str()), (0, ""));
+    assert!(short.len() < help.len() && !short.contains("MILESTONE_LOGS  "), "{short}");
+
+    let (code, definition, errors) = run(&mut probe(&["--help=json"]));
+    assert_eq!((code, errors.as_str()), (0, ""));
+    assert!(definition.starts_with(r#"{"tool":"cli-probe","version":""#), "{definition}");
+    assert_eq!(definition.lines().count(), 1);
 
     let (code, version, errors) = run(&mut probe(&["--version"]));
     assert_eq!((code, errors.as_str()), (0, ""));

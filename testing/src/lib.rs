@@ -6,8 +6,12 @@
 #![expect(clippy::return_self_not_must_use, reason = "asserting is enough of a use")]
 #![expect(clippy::missing_panics_doc, reason = "a test that cannot set itself up has failed")]
 
+pub mod documents;
 pub mod hostile;
+mod receiver;
 pub mod signature;
+
+pub use receiver::Receiver;
 
 use std::{
     fs,
@@ -65,7 +69,10 @@ impl Scratch {
 
     /// A tool as a command, with its own empty surroundings, in the scratch folder.
     pub fn command(&self, tool: &str) -> Command {
-        let mut command = Command::new(tool_path(tool));
+        self.surrounded(Command::new(tool_path(tool)))
+    }
+
+    fn surrounded(&self, mut command: Command) -> Command {
         command.current_dir(self.dir());
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|it| it.starts_with("MILESTONE_") || it.starts_with("CLAWDBOT_")) {
@@ -96,6 +103,14 @@ impl Scratch {
         let run = Run::of(child);
         writer.join().unwrap();
         run
+    }
+
+    /// A program that is not a tool of ours, such as a script, in the surroundings of [`Scratch::command`] with the
+    /// tools in its `PATH` and this folder's journals as `$MILESTONE_LOGS`.
+    pub fn script(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = self.surrounded(Command::new(program));
+        command.env("PATH", path_to_tools()).env("MILESTONE_LOGS", self.dir().join("logs"));
+        command
     }
 
     /// The whole records of a journal, all segments in order; none when there is no such journal.
@@ -187,6 +202,17 @@ pub fn tool_path(tool: &str) -> PathBuf {
     let path = test.parent().unwrap().parent().unwrap().join(tool);
     assert!(path.exists(), "{} is not built; run cargo test --workspace", path.display());
     path
+}
+
+/// The root of the repository.
+pub fn root() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}
+
+/// A `PATH` in which the tools, the scripts and the system's programs are.
+pub fn path_to_tools() -> String {
+    let tools = tool_path("milestone-emit");
+    format!("{}:{}:/usr/bin:/bin", tools.parent().unwrap().display(), root().join("scripts").display())
 }
 
 /// The Python that has this package of `PyPI`, in an environment that scripts/test makes in the build folder.

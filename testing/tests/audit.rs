@@ -166,7 +166,16 @@ fn drive_everything() -> (Side, Side) {
     other.scratch.run("milestone-queue", &["-q", "--redrive-all"]).exits(0);
     let discard = ["--discard", "milestone:forged", "--reason", "no event", "--queue", "others-queue.jsonl"];
     other.scratch.run("milestone-queue", &discard).exits(0);
-    sender.append("audit-of-other.txt", &fs::read_to_string(other.scratch.log("audit.jsonl")).unwrap());
+    // Closed files that its queue has passed.
+    for id in ["old", "older", "oldest"] {
+        let args = ["-q", "--verify-evidence=off", "--rotate-bytes=1"];
+        other.scratch.feed("milestone-emit", &args, milestone(id).to_string().as_bytes()).exits(0);
+    }
+    other.scratch.run("milestone-queue", &["-q"]).exits(0);
+    other.scratch.run("milestone-queue", &["-q", "--trim"]).exits(0);
+    let of_other: Vec<String> = other.scratch.records("audit").iter().map(|it| format!("{it}\n")).collect();
+    let of_other = of_other.concat();
+    sender.append("audit-of-other.txt", &of_other);
 
     // A line of the queue that is damaged; an endpoint that is away; the operator's commands.
     // Not the last one: that says where the queue goes on.

@@ -17,9 +17,8 @@ use milepost::{
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     example = "{command_name} --pretty -n 20\n{command_name} -f --tool milestone-deliver --outcome retried\n{command_name} --trace 8a381341d5a51c44c9ec972875e57930 --pretty\n{command_name} --since 2h | jq -r .idempotency_key\n{command_name} --verify --expect \"$(cat head)\"\n{command_name} --head > head",
-    note = "$MILESTONE_LOGS: the logs folder, where --logs is not given",
     note = "$TZ: the zone of --local, and of dates where --local is given",
-    note = "$CREDENTIALS_DIRECTORY: systemd's credentials; milestone-audit-key is asked for there without --key-file",
+    note = "$CREDENTIALS_DIRECTORY: systemd's credentials; milestone-audit-key is looked for there, where no file is given",
     error_code(2, "--verify found something wrong; --head: there is no record")
 )]
 pub struct Args {
@@ -31,8 +30,8 @@ pub struct Args {
     #[argh(switch, short = 'f')]
     pub follow: bool,
 
-    /// begin with the last so many records that match (default: all; 10 with --follow)
-    #[argh(option, short = 'n', arg_name = "COUNT")]
+    /// begin with the last N records that match (default: all; 10 with --follow)
+    #[argh(option, short = 'n', arg_name = "N")]
     pub lines: Option<usize>,
 
     /// only of this tool
@@ -99,7 +98,7 @@ pub struct Args {
     #[argh(option, arg_name = "FILE")]
     pub previous_key_file: Option<PathBuf>,
 
-    /// use key files that others can read
+    /// accept a secret file that other users can read
     #[argh(switch)]
     pub allow_readable_secret: bool,
 

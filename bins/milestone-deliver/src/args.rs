@@ -16,12 +16,16 @@ use milepost::{
 /// letter beside the queue. While the endpoint is down it is only probed, and nothing is given up.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
-    example = "{command_name} --url https://app.example/internal/milestones/ingest --secret-file /etc/milepost/secret",
+    example = "{command_name} --url https://app.example --secret-file /etc/milepost/secret",
     example = "{command_name} --watch\n{command_name} --drain --drain-timeout 10m",
     example = "{command_name} --ping\n{command_name} --hold 'deploying the app'\n{command_name} --release",
-    note = "The URL: --url, else $MILESTONE_INGEST_URL ($MILESTONE_REMINDER_URL for reminder-delivery-queue.jsonl).\nWithout a path, or with one that ends like the contract's, milestones go to /internal/milestones/ingest and other\nevents to /internal/events/ingest; with any other path everything goes to exactly that URL.",
-    note = "The secret: --secret-file, else milestone-webhook-secret in $CREDENTIALS_DIRECTORY, else\n$CLAWDBOT_MILESTONE_WEBHOOK_SECRET. SIGHUP reads files again.",
-    note = "$MILESTONE_LOGS: the logs folder, where --logs is not given",
+    note = "$MILESTONE_INGEST_URL: where events are posted, where --url is not given",
+    note = "$MILESTONE_REMINDER_URL: the same for reminder-delivery-queue.jsonl",
+    note = "$CREDENTIALS_DIRECTORY: systemd's credentials; the secrets are looked for there, where no file is given",
+    note = "$CLAWDBOT_MILESTONE_WEBHOOK_SECRET: the secret, where there is neither file nor credential",
+    note = "$CLAWDBOT_MILESTONE_WEBHOOK_SECRET_PREVIOUS: the secret before it, likewise",
+    note = "With a URL that has no path, or one that ends like the contract's, milestones go to /internal/milestones/ingest\nand other events to /internal/events/ingest; with any other path everything goes to exactly that URL.",
+    note = "The secret: --secret-file, else the credential milestone-webhook-secret (and -previous), else the environment.\nSIGHUP reads files again.",
     error_code(69, "--ping: no pong came"),
     error_code(75, "--drain: held, wrongly configured or out of time"),
     error_code(78, "no URL or no secret, or not a good one")
@@ -39,7 +43,7 @@ pub struct Args {
     #[argh(option, arg_name = "NAME", default = "String::new()")]
     pub endpoint: String,
 
-    /// where milestones are posted
+    /// where events are posted (default: `$MILESTONE_INGEST_URL`, for reminders `$MILESTONE_REMINDER_URL`)
     #[argh(option, arg_name = "URL")]
     pub url: Option<String>,
 
@@ -51,7 +55,7 @@ pub struct Args {
     #[argh(switch)]
     pub drain: bool,
 
-    /// end --drain after this time with exit code 75
+    /// with --drain: end after this time with exit code 75
     #[argh(option, arg_name = "DUR")]
     pub drain_timeout: Option<DurationArg>,
 
@@ -87,11 +91,12 @@ pub struct Args {
     #[argh(option, arg_name = "contract|2xx", default = "AckArg(AckMode::Contract)")]
     pub ack: AckArg,
 
-    /// file with the secret
+    /// file with the secret (default: the credential milestone-webhook-secret)
     #[argh(option, arg_name = "FILE")]
     pub secret_file: Option<PathBuf>,
 
-    /// file with the secret before this one, while secrets rotate
+    /// file with the secret before this one, while secrets rotate (default: the credential
+    /// milestone-webhook-secret-previous)
     #[argh(option, arg_name = "FILE")]
     pub previous_secret_file: Option<PathBuf>,
 
@@ -127,7 +132,7 @@ pub struct Args {
     #[argh(option, arg_name = "WHERE")]
     pub resync: Option<Resync>,
 
-    /// size at which journals are rotated (default: `$MILESTONE_ROTATE_BYTES`, else 64MiB)
+    /// size at which a journal begins a new file (default: `$MILESTONE_ROTATE_BYTES`, else 64MiB)
     #[argh(option, arg_name = "SIZE")]
     pub rotate_bytes: Option<Size>,
 

@@ -46,6 +46,10 @@ use post::Connections;
 use serde_json::json;
 use target::Target;
 
+/// What the engine makes of an item a courier drops, which the C library's allocator does badly.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long is slept when no hint comes: a lost hint costs this much.
 const SCAN_EVERY: Duration = Duration::from_secs(5);
 /// How often `--drain` looks whether another instance is done.

@@ -143,7 +143,11 @@ impl Wire for Post {
             && let Some(headers) =
                 signer.headers_by_previous(clock::now(), &outgoing.webhook_id, &outgoing.body)
         {
-            return self.post_signed(outgoing, &headers);
+            let mut attempted = self.post_signed(outgoing, &headers);
+            if let Attempted::Answered(it) = &mut attempted {
+                it.by_previous = it.status != 401;
+            }
+            return attempted;
         }
         attempted
     }
@@ -254,6 +258,7 @@ fn head<B>(response: &Response<B>) -> HttpAnswer {
         date: text(headers, "date"),
         batch: text(headers, batch::HEADER),
         disable: delivery.is_some_and(|it| it.trim().eq_ignore_ascii_case("disable")),
+        by_previous: false,
         body: Vec::new(),
     }
 }

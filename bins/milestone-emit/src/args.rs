@@ -14,8 +14,6 @@ use serde_json::{Map, Value};
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     example = "{command_name} --id nightly.2026-03-01 --scope runtime --claim \"Nightly batch ran.\" \\\n    --evidence type=log,path=/var/log/nightly.log,summary=\"exit 0\" \\\n    --risk on-track --next \"Watch the next run.\"\njq -c '.[]' milestones.json | {command_name} -\n{command_name} --dry-run milestones.jsonl",
-    note = "$MILESTONE_LOGS: the logs folder, where --logs is not given",
-    note = "$MILESTONE_ROTATE_BYTES: the size at which journals are rotated, where --rotate-bytes is not given",
     error_code(2, "an id is there with other content"),
     error_code(65, "some input is no valid milestone")
 )]
@@ -41,16 +39,16 @@ pub struct Args {
     #[argh(option, arg_name = "PROOF")]
     pub evidence: Vec<String>,
 
-    /// on-track, at-risk, blocked or completed
-    #[argh(option, arg_name = "STATUS")]
+    /// how it stands
+    #[argh(option, arg_name = "on-track|at-risk|blocked|completed")]
     pub risk: Option<String>,
 
     /// what happens next
     #[argh(option, arg_name = "TEXT")]
     pub next: Option<String>,
 
-    /// who reports: orchestrator, agent or operator (default: operator)
-    #[argh(option, arg_name = "WHO")]
+    /// who reports (default: operator)
+    #[argh(option, arg_name = "orchestrator|agent|operator")]
     pub source: Option<String>,
 
     /// when it was reached, RFC 3339 in UTC (default: now)
@@ -65,19 +63,19 @@ pub struct Args {
     #[argh(switch)]
     pub all_or_nothing: bool,
 
-    /// whether evidence must be there: off, warn (default) or require
-    #[argh(option, arg_name = "HOW", default = "VerifyEvidence::Warn")]
+    /// whether evidence must be there (default: warn)
+    #[argh(option, arg_name = "off|warn|require", default = "VerifyEvidence::Warn")]
     pub verify_evidence: VerifyEvidence,
 
     /// folder that evidence paths are relative to
     #[argh(option, arg_name = "DIR")]
     pub evidence_root: Option<PathBuf>,
 
-    /// size at which journals are rotated (default: 64MiB)
+    /// size at which a journal begins a new file (default: `$MILESTONE_ROTATE_BYTES`, else 64MiB)
     #[argh(option, arg_name = "SIZE")]
     pub rotate_bytes: Option<Size>,
 
-    /// say nothing about success; errors and refused lines stay
+    /// say nothing about success; errors stay
     #[argh(switch, short = 'q')]
     pub quiet: bool,
 

@@ -46,6 +46,9 @@ impl Judge {
 
     /// A line of input.
     pub fn line(input: &str, line: usize, text: &[u8]) -> Offer {
+        if let Some((event, left_out)) = MilestoneEvent::from_normal(text) {
+            return Offer::Event { place: format!("{input}:{line}"), event, left_out };
+        }
         match json::parse(text) {
             Ok(document) => self::document(format!("{input}:{line}"), document, &Defaults::JSON),
             Err(refusal) => {

@@ -3,19 +3,23 @@
 use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
-use milepost::{Error, Kind, Result, Timestamp, journal::Resync, text, units::Size};
+use milepost::{
+    Error, Kind, Result, Timestamp,
+    journal::Resync,
+    text,
+    units::{DurationArg, Size},
+};
 
 /// Put what is new in a journal into a delivery queue, each event once.
 ///
 /// Where it goes on stands in the queue itself. A line that is no valid record is kept in quarantine, told of once
-/// and passed over. With --redrive, --resend or --discard it does that and leaves, also beside a running instance.
+/// and passed over. With --redrive, --resend, --discard or --trim it does that and leaves, also beside a running instance.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     example = "{command_name}\n{command_name} --watch\n{command_name} --source reminders.jsonl --queue reminder-delivery-queue.jsonl\n{command_name} --redrive milestone:nightly.2026-03-01\njq 'select(.reason | test(\"timeout\"))' logs/milestone-delivery-deadletter.jsonl | {command_name} --redrive -",
     example = "{command_name} --resend nightly.2026-03-01\n{command_name} --resend-all --since 2026-03-01T10:00:00Z --until 2026-03-01T11:00:00Z --endpoint backup\n{command_name} --discard milestone:typo --reason 'reported by mistake'",
     note = "--redrive puts a dead letter back, once; --discard closes it for good, so that no --redrive takes it.\n--resend sends again what the endpoint had, with the same key and body; a receiver that still has it answers\nthat it is a duplicate. What is still pending for the endpoint is not put in again, however often asked.",
-    note = "$MILESTONE_LOGS: the logs folder, where --logs is not given",
-    note = "$MILESTONE_ROTATE_BYTES: the size at which journals are rotated, where --rotate-bytes is not given",
+    note = "--trim takes closed files only, the oldest first, and never the newest closed one. An endpoint whose state file\nis missing has passed nothing. What was trimmed from a queue cannot be sent again by --resend.",
     error_code(2, "a key that was asked for is not there, or its dead letter is closed")
 )]
 pub struct Args {
@@ -75,11 +79,23 @@ pub struct Args {
     #[argh(option, arg_name = "TEXT")]
     pub reason: Option<String>,
 
+    /// remove closed files of the journal and of the queue that every consumer has passed; what tells duplicates stays
+    #[argh(switch)]
+    pub trim: bool,
+
+    /// with --trim: only files that were last written to so long ago
+    #[argh(option, arg_name = "DUR")]
+    pub older: Option<DurationArg>,
+
+    /// with --trim: only tell what would be removed
+    #[argh(switch)]
+    pub dry_run: bool,
+
     /// the endpoint that is meant; only it gets what is put back or sent again
     #[argh(option, arg_name = "NAME")]
     pub endpoint: Option<String>,
 
-    /// size at which journals are rotated (default: 64MiB)
+    /// size at which a journal begins a new file (default: `$MILESTONE_ROTATE_BYTES`, else 64MiB)
     #[argh(option, arg_name = "SIZE")]
     pub rotate_bytes: Option<Size>,
 
@@ -98,6 +114,7 @@ impl Args {
             ("--resend", !self.resend.is_empty()),
             ("--resend-all", self.resend_all),
             ("--discard", !self.discard.is_empty()),
+            ("--trim", self.trim),
         ];
         let others =
             [("--watch", self.watch), ("--from-now", self.from_now), ("--resync", self.resync.is_some())];
@@ -114,7 +131,10 @@ impl Args {
         if self.redrive.len() > 1 && self.redrive.iter().any(|it| it == "-") {
             return refuse("--redrive - reads dead letters from stdin and goes with no other --redrive");
         }
-        if self.endpoint.is_some() && verbs.is_empty() {
+        if !self.trim && (self.older.is_some() || self.dry_run) {
+            return refuse("--older and --dry-run are for --trim");
+        }
+        if self.endpoint.is_some() && (verbs.is_empty() || self.trim) {
             return refuse("--endpoint says whom --redrive, --resend or --discard is for: give it with one");
         }
         self.check_details()

@@ -23,12 +23,14 @@ use args::Args;
 use milepost::{
     Result, cli,
     cli::{Output, Verdict},
-    emit,
+    clock, emit,
     enqueue::{self, Enqueuer, Passed},
     journal::{Journal, JournalName},
     lock::Lock,
     logs::Logs,
     queue,
+    trim::{self, Trimmed, Wanted},
+    units::DurationArg,
     watch::Watch,
 };
 use serde::Serialize;
@@ -52,6 +54,9 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
         Journal::new(&logs, source_name, queue::describe)
     };
     let queue = queue::open(&logs, JournalName::from_queue_file(&args.queue)?);
+    if args.trim {
+        return trim(&args, &source, &queue, out);
+    }
     if let Some(verb) = verbs::asked_for(&args)? {
         return verbs::run(&verb, &args, &queue, source.name(), out);
     }
@@ -115,6 +120,37 @@ fn watch(logs: &Logs, enqueuer: &mut Enqueuer, stop: &Arc<AtomicBool>, out: &mut
         }
         watch.wait(SCAN_EVERY, stop);
     }
+}
+
+/// What became of one journal.
+#[derive(Serialize)]
+struct TrimReport<'r> {
+    status: &'static str,
+    journal: String,
+    segments: u64,
+    bytes: u64,
+    begins: u64,
+    passed: u64,
+    by: Option<&'r str>,
+}
+
+/// `--trim`: the source first, since its consumer is the queue.
+fn trim(args: &Args, source: &Journal, queue: &Journal, out: &mut Output) -> Result<Verdict> {
+    let wanted = Wanted { older: args.older.map(DurationArg::get), dry_run: args.dry_run };
+    let mut tell = |journal: &Journal, trimmed: &Trimmed| {
+        out.result(&TrimReport {
+            status: if args.dry_run { "valid" } else { "ok" },
+            journal: journal.name().file(),
+            segments: trimmed.segments,
+            bytes: trimmed.bytes,
+            begins: trimmed.begins,
+            passed: trimmed.passed,
+            by: trimmed.by.as_deref(),
+        });
+    };
+    tell(source, &trim::source(source, wanted, clock::now())?);
+    tell(queue, &trim::queue(queue, wanted, clock::now())?);
+    Ok(Verdict::Done)
 }
 
 #[derive(Serialize)]

@@ -12,14 +12,17 @@ use crate::{item::ShowEvidence, listen::Place};
 #[argh(
     example = "{command_name} --secret-file /etc/milepost/secret",
     example = "{command_name} --listen 127.0.0.1:0 --public-host feed.example --strict",
-    note = "The secret: --secret-file, else milestone-webhook-secret in $CREDENTIALS_DIRECTORY, else $CLAWDBOT_MILESTONE_WEBHOOK_SECRET. At SIGHUP files are read again.",
+    note = "$CREDENTIALS_DIRECTORY: systemd's credentials; the secrets are looked for there, where no file is given",
+    note = "$CLAWDBOT_MILESTONE_WEBHOOK_SECRET: the secret, where there is neither file nor credential",
+    note = "$CLAWDBOT_MILESTONE_WEBHOOK_SECRET_PREVIOUS: the secret before it, likewise",
+    note = "The secret: --secret-file, else the credential milestone-webhook-secret (and -previous), else the environment.\nSIGHUP reads files again.",
     note = "It serves plain http; on a public address put a reverse proxy with TLS in front and name it with --public-host.",
     error_code(69, "the address is taken"),
     error_code(75, "another receiver works in this folder"),
     error_code(78, "there is no secret, or not a good one")
 )]
 pub struct Args {
-    /// folder of the journals (default: `$MILESTONE_LOGS`, else ./logs)
+    /// logs folder (default: `$MILESTONE_LOGS`, else ./logs)
     #[argh(option, arg_name = "DIR")]
     pub logs: Option<PathBuf>,
 
@@ -44,11 +47,12 @@ pub struct Args {
     #[argh(option, arg_name = "DUR", default = "DurationArg::from_secs(300)")]
     pub tolerance: DurationArg,
 
-    /// file with the secret
+    /// file with the secret (default: the credential milestone-webhook-secret)
     #[argh(option, arg_name = "FILE")]
     pub secret_file: Option<PathBuf>,
 
-    /// file with the secret before this one, accepted while secrets rotate
+    /// file with the secret before this one, while secrets rotate (default: the credential
+    /// milestone-webhook-secret-previous)
     #[argh(option, arg_name = "FILE")]
     pub previous_secret_file: Option<PathBuf>,
 
@@ -56,9 +60,9 @@ pub struct Args {
     #[argh(switch)]
     pub allow_readable_secret: bool,
 
-    /// how much of evidence readers see: full, basename or none (default: full where only this machine can
-    /// read, basename on other addresses and with --public-host)
-    #[argh(option, arg_name = "HOW")]
+    /// how much of evidence readers see (default: full where only this machine can read, basename on other addresses
+    /// and with --public-host)
+    #[argh(option, arg_name = "full|basename|none")]
     pub show_evidence: Option<ShowEvidence>,
 
     /// also serve the newest as signed ingest bodies at /milestones-feed.json, for apps that pull

@@ -16,7 +16,7 @@ use milepost::{
     clock,
     index::{Index, KeysOf},
     ingest::Receipt,
-    journal::{Batch, Journal, Lines, Writer, fingerprint},
+    journal::{Batch, Journal, Lines, Writer},
 };
 use serde_json::json;
 
@@ -108,7 +108,8 @@ impl Ledger {
             };
             decisions.push(match found {
                 Some(Found { same: true, offset, receipt }) => {
-                    batch.audit(draft(entry, Outcome::Duplicate, self.detail(offset, receipt.seq, None)));
+                    let first = Detail::of_record(self.journal.name(), offset, Some(receipt.seq), None);
+                    batch.audit(draft(entry, Outcome::Duplicate, first));
                     Decision::Known(receipt)
                 }
                 Some(Found { same: false, receipt, .. }) => Decision::Conflict(receipt.seq),
@@ -118,12 +119,8 @@ impl Ledger {
                     let (line, head) =
                         entry.to_line(seq, now, chain.prev()).map_err(|it| self.cannot_write(it))?;
                     batch.push(&line);
-                    let fingerprint = fingerprint(line.strip_suffix(b"\n").unwrap_or(&line));
-                    batch.audit(draft(
-                        entry,
-                        Outcome::Appended,
-                        self.detail(offset, seq, Some(&fingerprint)),
-                    ));
+                    let detail = Detail::of_record(self.journal.name(), offset, Some(seq), Some(&line));
+                    batch.audit(draft(entry, Outcome::Appended, detail));
                     chain = Chain { seq, head: head.clone() };
                     let receipt = Receipt { seq, head };
                     for name in names {
@@ -216,15 +213,6 @@ impl Ledger {
         let Some(index) = self.index.take() else { return Ok(()) };
         let _locked = self.journal.write()?;
         index.finish()
-    }
-
-    /// Where a record is, for its audit, and what a new one says. The name of a journal of ours needs no escaping.
-    fn detail(&self, offset: u64, seq: u64, fingerprint: Option<&str>) -> Detail {
-        let name = self.journal.name().as_str();
-        let fingerprint = fingerprint.map(|it| format!("\"fingerprint\":\"{it}\",")).unwrap_or_default();
-        Detail::Canonical(format!(
-            "{{{fingerprint}\"journal\":\"{name}\",\"offset\":{offset},\"seq\":{seq}}}"
-        ))
     }
 
     fn cannot_write(&self, cause: serde_json::Error) -> Error {

@@ -14,7 +14,10 @@ use std::{
     },
 };
 
-use milepost::{Timestamp, signing::Which};
+use milepost::{
+    Timestamp,
+    signing::{Reason, Which},
+};
 
 /// Counters since the start.
 #[derive(Debug)]
@@ -41,12 +44,21 @@ struct Counted {
     reason: &'static str,
 }
 
+impl Counted {
+    fn unauthenticated(reason: &'static str) -> Counted {
+        Counted { route: "milestones", outcome: "unauthenticated", reason }
+    }
+}
+
 impl Metrics {
     /// Counters at zero.
     pub fn new(started: Timestamp) -> Metrics {
         Metrics {
             started,
-            requests: Mutex::default(),
+            // A rate can be told of what began at zero.
+            requests: Mutex::new(
+                Reason::ALL.iter().map(|it| (Counted::unauthenticated(it.code()), 0)).collect(),
+            ),
             by_current: AtomicU64::new(0),
             by_previous: AtomicU64::new(0),
             legacy: AtomicU64::new(0),
@@ -116,7 +128,7 @@ impl Metrics {
         let by_secret = [("current", &self.by_current), ("previous", &self.by_previous)]
             .map(|(name, count)| (format!("{{secret=\"{name}\"}}"), count.load(Relaxed).to_string()));
         family(
-            "ingest_by_secret",
+            "ingest_by_secret_total",
             "counter",
             "Authentic requests by the secret they were signed with; a rotation is over when none needs the previous one.",
             &by_secret,

@@ -7,17 +7,29 @@
 use std::{env, fmt::Write as _, fs, os::unix::fs::PermissionsExt, path::Path};
 
 use milepost::{
+    audit::seal::{AUDIT_KEY, AUDIT_KEY_PREVIOUS},
     delivery::{Consumer, State},
     inventory,
     logs::{Logs, ROTATE_BYTES},
     secret::SecretSource,
     state_file::{self, Loaded},
-    text::for_people,
+    text::{for_people, without_userinfo},
     units::Size,
 };
 use serde::Serialize;
 
 use crate::show::{BAD, GOOD, Paint, nothing, table};
+
+/// Every variable of ours; docs/CONFIG.md says what each is.
+const VARIABLES: [&str; 7] = [
+    "MILESTONE_LOGS",
+    "MILESTONE_ROTATE_BYTES",
+    "MILESTONE_INGEST_URL",
+    "MILESTONE_REMINDER_URL",
+    "MILESTONE_SCOPE",
+    "CLAWDBOT_MILESTONE_WEBHOOK_SECRET",
+    "CLAWDBOT_MILESTONE_WEBHOOK_SECRET_PREVIOUS",
+];
 
 /// Whether anything is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -58,6 +70,9 @@ impl Config {
         values.push(address("reminders are sent to", "MILESTONE_REMINDER_URL"));
         values.push(secret("secret", &SecretSource::WEBHOOK));
         values.push(secret("secret before this one", &SecretSource::WEBHOOK_PREVIOUS));
+        values.push(secret("key of the audit's seals", &AUDIT_KEY));
+        values.push(secret("key before this one", &AUDIT_KEY_PREVIOUS));
+        values.extend(misspelt());
         if let Ok(logs) = Logs::open(logs, tool) {
             values.extend(endpoints(&logs));
         }
@@ -90,6 +105,19 @@ impl Config {
 /// An environment variable that is set and not empty.
 fn variable(name: &str) -> Option<String> {
     env::var_os(name).filter(|it| !it.is_empty()).map(|it| it.to_string_lossy().into_owned())
+}
+
+/// Variables that look like one of ours and are none: whoever set them meant something.
+fn misspelt() -> Vec<Setting> {
+    let names = env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let ours = names.filter(|it| ["MILESTONE_", "CLAWDBOT_"].iter().any(|prefix| it.starts_with(prefix)));
+    let unknown = ours.filter(|it| !VARIABLES.contains(&it.as_str()));
+    let meant = |name: String| {
+        let known = milepost::text::nearest(&name, VARIABLES)?;
+        let problem = Some(format!("${name} is read by nobody; is ${known} meant?"));
+        Some(Setting { name: format!("${name}"), value: None, from: None, set_by: Vec::new(), problem })
+    };
+    unknown.filter_map(meant).collect()
 }
 
 fn folder(flag: Option<&Path>) -> Setting {
@@ -157,16 +185,6 @@ fn is_loopback(host: &str) -> bool {
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|it| it.is_loopback())
 }
 
-/// Who is named before the host may be a secret.
-fn without_userinfo(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    match authority.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}://***@{host}{}", &rest[authority.len()..]),
-        None => url.to_owned(),
-    }
-}
-
 fn secret(name: &str, source: &SecretSource<'static>) -> Setting {
     let (value, from, problem) = match source.load_optional(None, false) {
         Ok(Some(it)) => (Some("hidden".to_owned()), Some(it.origin().to_string()), None),
@@ -210,15 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn who_an_address_names_is_not_shown() {
-        for (url, shown) in [
-            ("https://a.example/x", "https://a.example/x"),
-            ("https://user:pass@a.example/x?y", "https://***@a.example/x?y"),
-            ("https://u@v@a.example", "https://***@a.example"),
-            ("a.example", "a.example"),
-        ] {
-            assert_eq!(without_userinfo(url), shown);
-        }
+    fn hosts_are_told_from_what_stands_around_them() {
         let hosts = ["127.0.0.1:8787/x", "[::1]:8787", "u@a.example/x"].map(host_of);
         assert_eq!(hosts, ["127.0.0.1", "::1", "a.example"]);
         assert!(is_loopback("127.0.0.1") && is_loopback("::1") && !is_loopback("a.example"));

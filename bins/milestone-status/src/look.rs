@@ -11,7 +11,7 @@ use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 use milepost::{
     Error, Kind, Result, Timestamp, clock, dead,
     delivery::{
-        Consumer, LANES_MAX, State,
+        ClockDifference, Consumer, LANES_MAX, State,
         breaker::{Breaker, Cause},
     },
     inventory,
@@ -30,6 +30,9 @@ use crate::{
 
 /// What has waited longer is a warning, where no other limit is given.
 const WAIT_MAX: Duration = Duration::from_secs(15 * 60);
+
+/// Clocks that differ more are a warning.
+const CLOCK_DIFFERENCE_MAX_MS: u64 = 60_000;
 
 /// In the order of the flow; whatever else there is comes behind, by name.
 const FLOW: [&str; 12] = [
@@ -102,6 +105,9 @@ pub struct Answer {
     /// The last errors, the newest first; only when they are asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub errors: Option<Vec<Trouble>>,
+    /// Files in quarantine.
+    #[serde(skip)]
+    pub quarantined: u64,
     #[serde(skip)]
     limits: Limits,
 }
@@ -139,6 +145,20 @@ pub struct EndpointStatus {
     pub dead_letters: u64,
     pub breaker: Breaker,
     pub last_ack_utc: Option<Timestamp>,
+    /// What only `--metrics` tells.
+    #[serde(skip)]
+    pub more: More,
+}
+
+/// See [`EndpointStatus::more`].
+#[derive(Debug)]
+pub struct More {
+    /// Whether anything is not settled.
+    pub is_pending: bool,
+    /// Acknowledgements so far.
+    pub acks: u64,
+    pub clock: Option<ClockDifference>,
+    pub takes_previous_secret: bool,
 }
 
 /// What a consumer has not taken over yet.
@@ -166,6 +186,7 @@ impl Answer {
             queues: Vec::new(),
             problems: Vec::new(),
             errors: None,
+            quarantined: 0,
             limits,
         };
         let journals = answer.seen(journals(logs)).unwrap_or_default();
@@ -204,6 +225,7 @@ impl Answer {
     fn look_at_quarantine(&mut self, logs: &Logs) {
         let mut harmless = 0;
         for file in self.seen(files_of(&logs.dir().join("quarantine"))).unwrap_or_default() {
+            self.quarantined += 1;
             match self.seen(quarantine::damage_of(logs, &file)) {
                 Some(Some((place, offset))) => {
                     let what = format!(
@@ -256,7 +278,7 @@ impl Answer {
                 return None;
             }
         };
-        let cursor = Position { offset: state.cursor.offset, fingerprint: state.cursor.fingerprint };
+        let cursor = Position { offset: state.cursor.offset, fingerprint: state.cursor.fingerprint.clone() };
         let mut waiting = self.seen(waiting(queue, &cursor))?;
         let failed = state.retries.iter().filter(|(_, it)| it.retry.is_some()).map(|(_, it)| it.offset);
         if let Some(first) = failed.min() {
@@ -273,6 +295,13 @@ impl Answer {
             );
             self.problem(Level::Warning, what);
         }
+        self.check_clock_and_secret(&state, &to);
+        let more = More {
+            is_pending: waiting.behind_bytes > 0 || !state.retries.is_empty(),
+            acks: state.acks(),
+            clock: state.clock,
+            takes_previous_secret: state.previous_secret_utc.is_some(),
+        };
         if !state.breaker.is_open() && !state.breaker.is_held() {
             let is_tried = state.retries.retrying() > 0;
             let cure = if is_tried { "it is tried again by itself" } else { "run milestone-deliver" };
@@ -286,7 +315,27 @@ impl Answer {
             dead_letters,
             breaker: state.breaker,
             last_ack_utc: state.last_ack.map(|it| it.at_utc),
+            more,
         })
+    }
+
+    /// What goes well today and will not go well for long.
+    fn check_clock_and_secret(&mut self, state: &State, to: &str) {
+        if let Some(clock) = state.clock.filter(|it| it.ahead_ms.unsigned_abs() > CLOCK_DIFFERENCE_MAX_MS) {
+            let seconds = clock.ahead_ms.unsigned_abs() / 1000;
+            let way = if clock.ahead_ms > 0 { "ahead of" } else { "behind" };
+            let what = format!(
+                "{to}: its clock was {seconds} s {way} ours at {}; beyond 300 s it takes nothing; set the clocks by NTP",
+                clock.at_utc
+            );
+            self.problem(Level::Warning, what);
+        }
+        if let Some(at) = state.previous_secret_utc {
+            let what = format!(
+                "{to}: took only the previous secret at {at}; give it the current one, then take the previous away"
+            );
+            self.problem(Level::Warning, what);
+        }
     }
 
     /// Dead letters that wait for somebody.
@@ -340,7 +389,7 @@ impl Answer {
 }
 
 /// The journals that there are, in the order of the flow.
-fn journals(logs: &Logs) -> Result<Vec<Journal>> {
+pub fn journals(logs: &Logs) -> Result<Vec<Journal>> {
     let mut names = Vec::new();
     for (dir, folder) in [(logs.dir().to_path_buf(), ""), (logs.dir().join("receive"), "receive/")] {
         let files = files_of(&dir)?;

@@ -1,17 +1,19 @@
 //! The whole pipeline at a glance: what each journal holds, what waits where, and what is wrong.
 //!
 //! # Invariants
-//! - Apart from `--init` it only reads: no lock is taken, nothing is created, settled or audited.
+//! - Apart from `--init` and `--metrics` it only reads: no lock is taken, nothing is created, settled or audited.
 //! - What a look costs does not grow with history: ends, last records and what waits first, never a count.
 //! - The exit code is the answer, as monitoring plugins give it: 0 healthy, 1 warning, 2 critical, 3 unknown.
 //!
-//! `look` gathers, `show` draws.
+//! `look` gathers, `show` draws; `metrics` writes for Prometheus, with `chains`.
 
+mod chains;
 mod check;
 mod config;
 mod errors;
 mod explain;
 mod look;
+mod metrics;
 mod quarantine;
 mod show;
 
@@ -49,16 +51,16 @@ use crate::{
 /// --max-lag or --max-dead.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
-    example = "{command_name}\n{command_name} --json | jq .problems\n{command_name} --watch\n{command_name} --check\n{command_name} --explain nightly.2026-03-01\n{command_name} --init --logs /var/lib/milepost/logs",
-    note = "$MILESTONE_LOGS: the logs folder, where --logs is not given",
+    example = "{command_name}\n{command_name} --json | jq .problems\n{command_name} --watch\n{command_name} --check\n{command_name} --explain nightly.2026-03-01\n{command_name} --metrics\n{command_name} --init --logs /var/lib/milepost/logs",
     error_code(
         0,
-        "healthy; --init: the folder is there; --check: it holds; --explain: it is known; --config: all is well"
+        "healthy; --init: the folder is there; --check: it holds; --explain: it is known; --config: all is well; --metrics: they are written"
     ),
     error_code(1, "warning"),
     error_code(2, "critical; --check: it is broken; --explain: no journal knows of it"),
     error_code(3, "unknown: no logs folder, or it cannot be read"),
     error_code(73, "--init cannot create the folder"),
+    error_code(74, "--metrics cannot be written"),
     error_code(78, "--config: something is wrong")
 )]
 struct Args {
@@ -94,6 +96,14 @@ struct Args {
     #[argh(option, arg_name = "N", default = "0")]
     errors: usize,
 
+    /// write all of it to metrics/milepost.prom in the logs folder, for the textfile collector of Prometheus
+    #[argh(switch)]
+    metrics: bool,
+
+    /// with --metrics: write them to standard output
+    #[argh(switch)]
+    stdout: bool,
+
     /// stay, and draw the picture again every two seconds; with --json a line each
     #[argh(switch)]
     watch: bool,
@@ -102,7 +112,7 @@ struct Args {
     #[argh(switch)]
     json: bool,
 
-    /// say nothing when all is well; the exit code tells
+    /// say nothing about success; errors stay
     #[argh(switch, short = 'q')]
     quiet: bool,
 }
@@ -126,10 +136,14 @@ fn main() -> ExitCode {
 
 fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     out.quiet(args.quiet);
-    let modes = [args.init, args.check, args.explain.is_some(), args.config, args.watch];
+    let modes = [args.init, args.check, args.explain.is_some(), args.config, args.watch, args.metrics];
     if modes.iter().filter(|it| **it).count() > 1 {
-        let what = "--init, --check, --explain, --config and --watch are different things: give one of them";
+        let what = "--init, --check, --explain, --config, --watch and --metrics are different things: give one of them";
         return Err(Error::new(Kind::Usage, "", what));
+    }
+    if args.stdout && !args.metrics {
+        let what = "--stdout says where --metrics are written";
+        return Err(Error::new(Kind::Usage, "", what).cure("give it with --metrics"));
     }
     if args.init {
         let logs = Logs::init(args.logs.as_deref(), TOOL)?;
@@ -153,6 +167,9 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
             return Ok(Verdict::Answer(Level::Unknown.exit_code()));
         }
     };
+    if args.metrics {
+        return write_metrics(&args, &logs, out);
+    }
     if args.watch { watch(&args, &logs, out) } else { Ok(look(&args, &logs, out)) }
 }
 
@@ -187,6 +204,18 @@ fn watch(args: &Args, logs: &Logs, out: &mut Output) -> Result<Verdict> {
         while !stop.load(SeqCst) && Instant::now() < until {
             thread::sleep(GLANCE);
         }
+    }
+    Ok(Verdict::Done)
+}
+
+/// The metrics: whatever they say, exit 0 when they are written.
+fn write_metrics(args: &Args, logs: &Logs, out: &mut Output) -> Result<Verdict> {
+    if args.stdout {
+        out.raw(metrics::print(logs)?.as_bytes());
+    } else if let Some(written) = metrics::write(logs)? {
+        out.result(&written);
+    } else {
+        out.note("another process is writing the metrics; nothing was done");
     }
     Ok(Verdict::Done)
 }

@@ -25,9 +25,7 @@ use serde::Serialize;
 /// window. After a pause only the present window counts. milestone-queue and milestone-deliver carry the reminders.
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
-    example = "{command_name}\n{command_name} --list --scope chat:42\n{command_name} --window 1d --lead 2h --dry-run\nmilestone-queue --source reminders.jsonl --queue reminder-delivery-queue.jsonl",
-    note = "$MILESTONE_LOGS: the logs folder, where --logs is not given",
-    note = "$MILESTONE_ROTATE_BYTES: the size at which journals are rotated, where --rotate-bytes is not given"
+    example = "{command_name}\n{command_name} --list --scope chat:42\n{command_name} --window 1d --lead 2h --dry-run\nmilestone-queue --source reminders.jsonl --queue reminder-delivery-queue.jsonl"
 )]
 struct Args {
     /// logs folder (default: `$MILESTONE_LOGS`, else ./logs)
@@ -35,11 +33,11 @@ struct Args {
     logs: Option<PathBuf>,
 
     /// length of a window, in whole minutes (default: 1h)
-    #[argh(option, arg_name = "DURATION", default = "Window::HOUR")]
+    #[argh(option, arg_name = "DUR", default = "Window::HOUR")]
     window: Window,
 
     /// remind this long before a task is due (default: 0s)
-    #[argh(option, arg_name = "DURATION", default = "DurationArg::from_secs(0)")]
+    #[argh(option, arg_name = "DUR", default = "DurationArg::from_secs(0)")]
     lead: DurationArg,
 
     /// what time it is, RFC 3339 (default: the system's clock)
@@ -54,15 +52,15 @@ struct Args {
     #[argh(option, arg_name = "SCOPE", from_str_fn(task::checked_scope))]
     scope: Option<String>,
 
-    /// with --list: how many of the tasks that are due next (default: 10)
-    #[argh(option, short = 'n', arg_name = "COUNT")]
+    /// with --list: show so many of the tasks that are due next (default: 10)
+    #[argh(option, short = 'n', arg_name = "N")]
     next: Option<usize>,
 
     /// show what would be reminded of, and remind of nothing
     #[argh(switch)]
     dry_run: bool,
 
-    /// size at which journals are rotated (default: 64MiB)
+    /// size at which a journal begins a new file (default: `$MILESTONE_ROTATE_BYTES`, else 64MiB)
     #[argh(option, arg_name = "SIZE")]
     rotate_bytes: Option<Size>,
 

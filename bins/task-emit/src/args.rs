@@ -13,8 +13,6 @@ use serde_json::{Map, Value};
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     example = "{command_name} --task pay-invoice-17 --scope chat:42 --title \"Pay invoice 17\" --due 2026-03-01T12:00:00Z\n{command_name} --task pay-invoice-17 --scope chat:42 --title \"Pay invoice 17\" --due 2026-03-01T12:00:00Z --status done\njq -c '.tasks[]' tasks.json | {command_name} -",
-    note = "$MILESTONE_LOGS: the logs folder, where --logs is not given",
-    note = "$MILESTONE_ROTATE_BYTES: the size at which journals are rotated, where --rotate-bytes is not given",
     error_code(65, "some input is no valid task")
 )]
 pub struct Args {
@@ -38,19 +36,19 @@ pub struct Args {
     #[argh(option, arg_name = "TIME")]
     pub due: Option<String>,
 
-    /// open (default), done or cancelled
-    #[argh(option, arg_name = "STATUS")]
+    /// how it stands (default: open)
+    #[argh(option, arg_name = "open|done|cancelled")]
     pub status: Option<String>,
 
     /// judge the input and write nothing
     #[argh(switch)]
     pub dry_run: bool,
 
-    /// size at which journals are rotated (default: 64MiB)
+    /// size at which a journal begins a new file (default: `$MILESTONE_ROTATE_BYTES`, else 64MiB)
     #[argh(option, arg_name = "SIZE")]
     pub rotate_bytes: Option<Size>,
 
-    /// say nothing about success; errors and refused lines stay
+    /// say nothing about success; errors stay
     #[argh(switch, short = 'q')]
     pub quiet: bool,
 

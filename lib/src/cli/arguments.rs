@@ -7,7 +7,7 @@
 //! # Invariants
 //! - An option never takes a word for its value that reads like another option: `--claim --dry-run` is an
 //!   error, `--claim=--dry-run` is not. (A claim "--dry-run" in a journal would be there for ever.)
-//! - `help` is a word like any other; help is `-h` and `--help`.
+//! - `help` is a word like any other; help is `-h` (short) and `--help` (long).
 //! - Every error is one line, of kind `Usage`, and names the nearest flag where there is one.
 //!
 //! Not here: what the help says (`help`), what a value means (the tools' own types, through `FromStr`).
@@ -16,13 +16,16 @@ use std::ffi::OsString;
 
 use argh::{ArgsInfo, CommandInfoWithArgs, FlagInfo, FlagInfoKind, TopLevelCommand};
 
+use super::help::Length;
 use crate::{Error, Kind, Result, text};
 
 /// What a command line asks for.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Request<A> {
     Run(A),
-    Help,
+    Help(Length),
+    /// The definition as JSON, for programs that make man pages and completions.
+    Definition,
     Version,
 }
 
@@ -42,7 +45,8 @@ where
     let info = A::get_args_info();
     let request = decoded(arguments).and_then(|it| normalised(&info, &it)).and_then(|it| match it {
         Request::Run(words) => from_words(tool, &info, &words).map(Request::Run),
-        Request::Help => Ok(Request::Help),
+        Request::Help(length) => Ok(Request::Help(length)),
+        Request::Definition => Ok(Request::Definition),
         Request::Version => Ok(Request::Version),
     });
     request.map_err(|(what, hint)| {
@@ -83,7 +87,8 @@ fn normalised(info: &CommandInfoWithArgs, arguments: &[String]) -> Result<Reques
                 None => (word.as_str(), None),
             };
             match (name, value) {
-                ("--help", None) => return Ok(Request::Help),
+                ("--help", None) => return Ok(Request::Help(Length::Long)),
+                ("--help", Some("json")) => return Ok(Request::Definition),
                 ("--version", None) => return Ok(Request::Version),
                 ("--help" | "--version", Some(_)) => return wrong(format!("{name} takes no value")),
                 _ => {}
@@ -95,7 +100,7 @@ fn normalised(info: &CommandInfoWithArgs, arguments: &[String]) -> Result<Reques
             while let Some(letter) = letters.chars().next() {
                 letters = &letters[letter.len_utf8()..];
                 if letter == 'h' {
-                    return Ok(Request::Help);
+                    return Ok(Request::Help(Length::Short));
                 }
                 let flag = info
                     .flags
@@ -142,7 +147,11 @@ impl Words {
                 Some(word) => match meant_as_option(info, word) {
                     None => word,
                     Some(option) => {
-                        let what = format!("{name} needs a value, but {} reads like {option}", shown(word));
+                        let what = if word == option {
+                            format!("{name} needs a value, but {option} is an option")
+                        } else {
+                            format!("{name} needs a value, but {} reads like {option}", shown(word))
+                        };
                         let instead = format!("did you mean {}={}", flag.long, shown(word));
                         return Err((what, Some(instead)));
                     }
@@ -236,8 +245,13 @@ fn explained(info: &CommandInfoWithArgs, words: &Words, output: &str) -> String 
     }
 }
 
-/// Some types' errors show the value, the standard library's do not.
+/// Some types' errors show the value; the standard library's do not, and speak of its own affairs.
 fn about_value(name: &str, value: &str, why: &str) -> String {
+    let why = match why {
+        "invalid digit found in string" | "cannot parse integer from empty string" => "is no whole number",
+        "number too large to fit in target type" => "is too large a number",
+        why => why,
+    };
     let quoted = text::quoted(value);
     if why.contains(&quoted) { format!("{name}: {why}") } else { format!("{name} {quoted}: {why}") }
 }
@@ -352,7 +366,7 @@ mod tests {
     fn an_option_does_not_swallow_another() {
         assert_eq!(
             error(&["--scope", "--dry-run"]),
-            "--scope needs a value, but --dry-run reads like --dry-run; did you mean --scope=--dry-run? See tool --help"
+            "--scope needs a value, but --dry-run is an option; did you mean --scope=--dry-run? See tool --help"
         );
         for swallowed in ["--dryrun", "--lines=5", "--help", "--version", "-f", "-n"] {
             assert!(error(&["--scope", swallowed]).starts_with("--scope needs a value, but "), "{swallowed}");
@@ -380,9 +394,12 @@ mod tests {
     #[test]
     fn help_and_version_are_asked_for_by_options_only() {
         for words in [&["-h"][..], &["--help"], &["-qh"], &["x", "--help", "--bogus"]] {
-            assert_eq!(request::<Args>(words), Ok(Request::Help), "{words:?}");
+            assert!(matches!(request::<Args>(words), Ok(Request::Help(_))), "{words:?}");
         }
         assert_eq!(request::<Strict>(&["--version"]), Ok(Request::Version), "nothing else is required then");
+        assert_eq!(request::<Strict>(&["--help=json"]), Ok(Request::Definition));
+        assert_eq!(request::<Args>(&["-h"]), Ok(Request::Help(Length::Short)));
+        assert_eq!(request::<Args>(&["--help"]), Ok(Request::Help(Length::Long)));
         assert_eq!(error(&["--help=yes"]), "--help takes no value; see tool --help");
     }
 
@@ -415,7 +432,7 @@ mod tests {
 
     #[test]
     fn a_bad_value_is_shown_once_with_the_reason() {
-        assert_eq!(error(&["-n", "x"]), "--lines \"x\": invalid digit found in string; see tool --help");
+        assert_eq!(error(&["-n", "x"]), "--lines \"x\": is no whole number; see tool --help");
         assert_eq!(
             error(&["--timeout=5"]),
             "--timeout \"5\": has no unit: write 5ms, 5s, 5m, 5h or 5d; see tool --help"
@@ -427,7 +444,7 @@ mod tests {
         let error = |words: &[&str]| request::<Strict>(words).unwrap_err();
         assert_eq!(error(&[]), "missing count, --task, --scope; see tool --help");
         assert_eq!(error(&["--task=a", "1"]), "missing --scope; see tool --help");
-        assert_eq!(error(&["x"]), "count \"x\": invalid digit found in string; see tool --help");
+        assert_eq!(error(&["x"]), "count \"x\": is no whole number; see tool --help");
         assert_eq!(error(&["1", "a b"]), "unexpected argument \"a b\"; see tool --help");
     }
 

@@ -50,7 +50,7 @@ const NOTE: Level = Level { priority: 6, colour: 36, label: "" };
 
 impl Messages {
     /// Messages of the tool of this name, in the style that standard error calls for.
-    pub(super) fn new(tool: &'static str) -> Messages {
+    pub fn new(tool: &'static str) -> Messages {
         let style = Style::choose(
             env::var_os("JOURNAL_STREAM").is_some_and(|it| is_stderr(&it)),
             io::stderr().is_terminal(),
@@ -105,7 +105,7 @@ impl Messages {
 impl Style {
     fn choose(journal: bool, terminal: bool, no_color: Option<&OsStr>, term: Option<&OsStr>) -> Style {
         let wanted = no_color.is_none_or(OsStr::is_empty);
-        let able = term.is_some_and(|it| !it.is_empty() && it != "dumb");
+        let able = is_able(term);
         if journal {
             Style::Journal
         } else if terminal && wanted && able {
@@ -114,6 +114,11 @@ impl Style {
             Style::Plain
         }
     }
+}
+
+/// Whether a terminal of this type (`$TERM`) knows colours, and how to wipe a line.
+pub(super) fn is_able(term: Option<&OsStr>) -> bool {
+    term.is_some_and(|it| !it.is_empty() && it != "dumb")
 }
 
 /// Whether text for people on standard output may be coloured: on a terminal that can, and where nobody minds.

@@ -278,6 +278,7 @@ impl Engine {
         }
         let was_known = self.state.url.is_some();
         self.state.url = url;
+        (self.state.clock, self.state.previous_secret_utc) = (None, None);
         let by_operator = self.state.breaker.cause == Some(Cause::Operator);
         if was_known && self.state.breaker != Breaker::default() && !by_operator {
             world.say(Level::Note, "the URL is another one: the breaker is reset");

@@ -50,6 +50,24 @@ pub struct State {
     pub dead_letter_offset: u64,
     /// The operator's commands were followed up to here.
     pub control_offset: u64,
+    /// What the endpoint's clock said last, beside this one. Not in the audit: the next answer tells again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<ClockDifference>,
+    /// When the endpoint took the previous secret and not the current one, if that is how its last answer came.
+    /// Not in the audit either.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_secret_utc: Option<Timestamp>,
+}
+
+/// See [`State::clock`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClockDifference {
+    /// By how many milliseconds the endpoint's clock is ahead; negative when it is behind. Its header has whole
+    /// seconds, and what the answer was on its way is in it.
+    pub ahead_ms: i64,
+    /// When that was seen.
+    pub at_utc: Timestamp,
 }
 
 /// See [`State::cursor`].
@@ -105,6 +123,8 @@ impl State {
             audit_offset: 0,
             dead_letter_offset: 0,
             control_offset: 0,
+            clock: None,
+            previous_secret_utc: None,
         }
     }
 

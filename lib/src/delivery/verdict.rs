@@ -80,6 +80,8 @@ pub struct HttpAnswer {
     pub batch: Option<String>,
     /// Whether the header `webhook-delivery` says `disable`.
     pub disable: bool,
+    /// Whether it came only once the previous secret had signed.
+    pub by_previous: bool,
     /// The body.
     pub body: Vec<u8>,
 }

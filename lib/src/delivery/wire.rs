@@ -72,6 +72,8 @@ pub struct Judged {
     pub items: Result<Vec<Judgement>, Judgement>,
     /// The header `Date`.
     pub date: Option<String>,
+    /// Whether the endpoint took only the previous secret; none when that cannot be said.
+    pub by_previous: Option<bool>,
     /// How many items a batch may have, if the receiver takes batches at this door.
     pub batch: Option<usize>,
 }
@@ -107,6 +109,8 @@ impl Outgoing {
             at: now,
             items,
             date: answer.and_then(|it| it.date.clone()),
+            // Who is not let in, and who meets a proxy, does not learn which secret counts.
+            by_previous: answer.filter(|it| (200..300).contains(&it.status)).map(|it| it.by_previous),
             batch: answer.and_then(|it| it.batch.as_deref()).and_then(ingest::batch::items_max),
         }
     }

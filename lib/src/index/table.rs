@@ -19,9 +19,13 @@ use std::{
     path::PathBuf,
 };
 
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
-use crate::{Error, Result, durable, journal::Position, logs::Logs};
+use crate::{
+    Error, Result, durable,
+    journal::{self, Digest, Position},
+    logs::Logs,
+};
 
 const PAGE_BYTES: usize = 4096;
 const SLOT_BYTES: usize = 16;
@@ -32,7 +36,7 @@ const PAGE_SLOTS: usize = PAGE_BYTES / SLOT_BYTES - 1;
 const MEAN_ENTRIES: u64 = 80;
 /// Far more than any disk holds: 2^52 bytes.
 const BUCKETS_MAX: u64 = 1 << 40;
-const MAGIC: &[u8; 8] = b"mileidx1";
+const MAGIC: &[u8; 8] = b"mileidx2";
 
 type Page = Box<[u8; PAGE_BYTES]>;
 
@@ -110,6 +114,11 @@ impl Table {
 
     /// The hash of a key in this table.
     pub fn hash(&self, key: &str) -> u64 {
+        self.hash_of(&journal::digest(key.as_bytes()))
+    }
+
+    /// The hash of a key of which only the digest is known: its record was trimmed.
+    pub fn hash_of(&self, key: &Digest) -> u64 {
         let digest = Sha256::new().chain_update(self.header.seed.to_le_bytes()).chain_update(key).finalize();
         let mut first = [0; 8];
         first.copy_from_slice(&digest[..8]);

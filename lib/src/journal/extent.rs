@@ -146,6 +146,15 @@ fn length_of(path: &Path) -> Result<u64> {
     }
 }
 
+/// The offsets of the first bytes of trimmed segments, in order.
+pub(crate) fn trimmed(logs: &Logs, name: &JournalName) -> Result<Vec<u64>> {
+    // The first one is always among them; whether there is one is a question for one file.
+    if !logs.dir().join(name.keys(0)).exists() {
+        return Ok(Vec::new());
+    }
+    Ok(files(logs, name)?.1)
+}
+
 /// The sealed segments and what trims left, each in order.
 fn files(logs: &Logs, name: &JournalName) -> Result<(Vec<Segment>, Vec<u64>)> {
     let active: PathBuf = logs.dir().join(name.file());

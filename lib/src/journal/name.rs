@@ -82,6 +82,11 @@ impl JournalName {
         format!("{}.{base:0width$}.jsonl", self.0, width = OFFSET_DIGITS)
     }
 
+    /// What stays of the sealed segment whose first byte has this logical offset, once it is trimmed.
+    pub fn keys(&self, base: u64) -> String {
+        format!("{}.{base:0width$}.keys", self.0, width = OFFSET_DIGITS)
+    }
+
     /// The logical offset of a sealed segment's first byte, from its file name without folder.
     pub fn base_of(&self, file: &str) -> Option<u64> {
         let own = self.0.rsplit('/').next().unwrap_or_default();

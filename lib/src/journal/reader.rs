@@ -196,7 +196,16 @@ impl Reader {
             Some(it) if it.holds(from) => it,
             // A line never spans two segments.
             Some(_) if !self.buffer.is_empty() => return Ok(false),
-            _ => self.segment.insert(self.segments.open(from)?),
+            _ => {
+                // A trimmed journal begins later, and its beginning is where it begins.
+                if from == 0
+                    && let Some(first) = self.segments.begins_later()?
+                {
+                    self.at = first;
+                    return self.fill();
+                }
+                self.segment.insert(self.segments.open(from)?)
+            }
         };
         let room =
             usize::try_from(segment.end.unwrap_or(self.end).min(self.end) - from).unwrap_or(CHUNK_BYTES);
@@ -239,7 +248,8 @@ impl Lines {
         Lines { segments: Segments::new(logs, name), segment: None, end: 0 }
     }
 
-    /// The line that begins at `offset`, without its newline; `None` when none lies there below the mark.
+    /// The line that begins at `offset`, without its newline; `None` when none lies there below the mark, or when it
+    /// was trimmed ([`Lines::kept`] then says what stays of it).
     pub fn get(&mut self, offset: u64) -> Result<Option<Vec<u8>>> {
         if offset >= self.end {
             self.end = self.segments.refresh()?;
@@ -250,7 +260,11 @@ impl Lines {
         let segment = match &self.segment {
             // An active segment may have been sealed since, and then ends somewhere.
             Some(it) if it.holds(offset) && (it.end.is_some() || it.base == self.segments.mark.base) => it,
-            _ => self.segment.insert(self.segments.open(offset)?),
+            _ => match self.segments.open(offset) {
+                Ok(it) => self.segment.insert(it),
+                Err(_) if self.segments.begins_later()?.is_some_and(|it| offset < it) => return Ok(None),
+                Err(error) => return Err(error),
+            },
         };
         let mut line = Vec::new();
         let mut chunk = BACK_BYTES;
@@ -271,6 +285,13 @@ impl Lines {
             }
             chunk *= 16;
         }
+    }
+}
+
+impl Lines {
+    /// What stays of the record at `offset`, under this look-up key, after its segment was trimmed.
+    pub fn kept(&self, offset: u64, key: &str) -> Result<Option<super::Kept>> {
+        super::keys::find(&self.segments.logs, &self.segments.name, offset, key)
     }
 }
 
@@ -501,6 +522,15 @@ impl Segments {
             return Err(gone());
         }
         Ok(Segment { file, base, end: Some(base + length) })
+    }
+
+    /// Where the journal begins, if what was before it was trimmed.
+    fn begins_later(&self) -> Result<Option<u64>> {
+        if !self.logs.dir().join(self.name.keys(0)).exists() {
+            return Ok(None);
+        }
+        let first = self.sealed_bases()?.into_iter().min().unwrap_or(self.mark.base).min(self.mark.base);
+        Ok(Some(first).filter(|it| *it > 0))
     }
 
     /// The base of the last sealed segment that begins at or before `offset`.

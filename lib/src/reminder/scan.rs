@@ -257,8 +257,11 @@ impl Scanner {
         let Some(index) = &mut self.index else { return Ok(false) };
         for offset in index.find(key)? {
             // A hit is a candidate: another key may have the same hash.
-            let line = self.reminder_lines.get(offset)?.unwrap_or_default();
-            if key_in(&line).as_deref() == Some(key) {
+            let is_it = match self.reminder_lines.get(offset)? {
+                Some(line) => key_in(&line).as_deref() == Some(key),
+                None => self.reminder_lines.kept(offset, key)?.is_some(),
+            };
+            if is_it {
                 return Ok(true);
             }
         }

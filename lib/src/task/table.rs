@@ -33,8 +33,10 @@ use crate::{
 
 /// How many tasks a call reads behind the position rather than write to the tree: 2 ms against 50 ms of syncs.
 const FRESH_LAZY: usize = 1024;
-/// How many tasks are kept in memory at most (some 10 MB) before they are handed to the tree.
-const FRESH_MAX: usize = 1 << 16;
+/// How many tasks are kept in memory at most (some 30 MB) before they are handed to the tree. Handing over rewrites
+/// most of the tree, whatever the number, since names are hashes: with a quarter of this, to import or read again a
+/// million tasks takes three times as long.
+const FRESH_MAX: usize = 1 << 18;
 /// Pages of the tree that are kept in memory.
 const CACHE_BYTES: usize = 8 << 20;
 

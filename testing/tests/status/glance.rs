@@ -161,8 +161,13 @@ fn settings_are_shown_with_their_origin_and_without_secrets() {
         command.env("MILESTONE_ROTATE_BYTES", "many");
         command.env("CLAWDBOT_MILESTONE_WEBHOOK_SECRET", " ");
         command.env("MILESTONE_LOGS", "nowhere");
+        command.env("MILESTONE_INJEST_URL", "https://a.example");
     };
     let (answer, text) = config(&wrong, 78);
     assert_eq!(answer["status"], "wrong");
-    assert_eq!(text.matches("\nwrong: ").count(), 5, "{text}");
+    assert_eq!(text.matches("\nwrong: ").count(), 6, "{text}");
+    assert!(
+        text.contains("$MILESTONE_INJEST_URL is read by nobody; is $MILESTONE_INGEST_URL meant?"),
+        "{text}"
+    );
 }

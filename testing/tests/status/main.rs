@@ -9,6 +9,7 @@ mod folder;
 mod glance;
 mod live;
 mod lives;
+mod metrics;
 mod plants;
 
 use milepost_testing::{Run, Scratch};

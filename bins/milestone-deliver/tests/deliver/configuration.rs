@@ -77,6 +77,8 @@ fn the_previous_secret_is_tried_once_after_a_401() {
     fs::set_permissions(scratch.write("old", "the old one"), Permissions::from_mode(0o600)).unwrap();
     let server = Server::start(|number, it| if number == 0 { status(401, "") } else { accepted(it) });
     let run = deliver(&scratch, &server, &["--previous-secret-file", "old"]).exits(0);
+    let state = std::fs::read_to_string(scratch.log("milestone-delivery-state.json")).unwrap();
+    assert!(state.contains("\"previousSecretUtc\":\"20"), "{state}");
     assert_eq!(counts(&run).0, 1);
     let requests = server.requests();
     assert_eq!(requests.len(), 2);

@@ -4,7 +4,7 @@ use std::{env, process::Command};
 
 use serde_json::Value;
 
-use crate::client::Folder;
+use crate::client::{Folder, SECRET};
 
 #[test]
 fn the_description_names_every_route() {
@@ -40,18 +40,34 @@ fn answers_are_as_the_description_says_whatever_is_asked() {
     for id in ["a", "b"] {
         assert_eq!(receiver.emit(id, &Value::Null).status, 200);
     }
+    let url = format!("http://{}/openapi.json", receiver.address);
     let checks = "not_a_server_error,status_code_conformance,content_type_conformance,\
                   response_headers_conformance,response_schema_conformance,unsupported_method,allow_header_conformance";
-    let output = Command::new(program)
-        .current_dir(folder.path())
-        .args(["run", &format!("http://{}/openapi.json", receiver.address), "--checks", checks])
-        .args(["--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--generation-deterministic"])
-        .args(["--suppress-health-check", "all", "--warnings", "off", "--no-color"])
-        // It never ends.
-        .args(["--exclude-path", "/api/milestones/stream"])
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+    let run = |signed: bool| {
+        let mut command = Command::new(&program);
+        command.current_dir(folder.path()).args(["run", &url, "--checks", checks]);
+        command.args(["--phases", "examples,coverage,fuzzing", "--max-examples", "25", "--no-color"]);
+        command.args(["--generation-deterministic", "--suppress-health-check", "all", "--warnings", "off"]);
+        if signed {
+            command.args(["--include-path-regex", "^/internal/"]);
+            let hooks = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/receive");
+            command.env("PYTHONPATH", hooks).env("PYTHONDONTWRITEBYTECODE", "1");
+            command.env("SCHEMATHESIS_HOOKS", "signed").env("SECRET", SECRET);
+        } else {
+            // It never ends.
+            command.args(["--exclude-path", "/api/milestones/stream"]);
+        }
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
+        said
+    };
+    let said = run(false);
     assert!(said.contains("13 selected"), "{said}");
+    assert_eq!(folder.lines("receive/rejected.jsonl").len(), 0, "nothing that is not signed is kept");
+    let said = run(true);
+    assert!(said.contains("4 selected"), "{said}");
+    // What is signed gets further: some of it is accepted, some kept as refused.
+    assert!(folder.lines("receive/feed.jsonl").len() > 2, "{said}");
+    assert!(!folder.lines("receive/rejected.jsonl").is_empty(), "{said}");
 }

@@ -16,7 +16,7 @@ use crate::{
         event::{BreakerDetail, Detail, Event},
         item::Item,
         lanes::LaneName,
-        state::attempt_of,
+        state::{ClockDifference, attempt_of},
         verdict::{Fault, Judgement, Verdict},
         wire::Judged,
     },
@@ -52,6 +52,9 @@ impl Engine {
     pub(super) fn judged(&mut self, jobs: &[Job], judged: Judged, world: &mut impl World) -> Result<()> {
         let now = judged.at;
         self.compare_clocks(judged.date.as_deref(), now, world);
+        if let Some(by_previous) = judged.by_previous {
+            self.state.previous_secret_utc = by_previous.then_some(now);
+        }
         let is_well = judged.is_all_well();
         let judgements = match judged.items {
             Ok(it) => it,
@@ -362,6 +365,8 @@ impl Engine {
     fn compare_clocks(&mut self, date: Option<&str>, now: Timestamp, world: &mut impl World) {
         let Some(theirs) = date.and_then(backoff::http_date) else { return };
         let difference = now.since(theirs).max(theirs.since(now));
+        let ahead_ms = theirs.millis().saturating_sub(now.millis());
+        self.state.clock = Some(ClockDifference { ahead_ms, at_utc: now });
         if difference > CLOCK_DIFFERENCE_MAX && !self.has_said_clock {
             self.has_said_clock = true;
             let seconds = difference.as_secs();

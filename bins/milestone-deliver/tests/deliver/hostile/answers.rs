@@ -272,4 +272,6 @@ fn a_clock_that_is_years_ahead_is_told_of_once() {
     let pass = bench.pass(&server.url(), &ACCEPTED, &[]);
     assert_eq!(pass.summary["delivered"], 3);
     assert_eq!(pass.stderr.matches("2099-01-01").count(), 1, "{}", pass.stderr);
+    let ahead = bench.state()["clock"]["aheadMs"].as_i64().unwrap();
+    assert!(ahead > 365 * 86_400_000, "{ahead}");
 }

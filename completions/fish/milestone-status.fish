@@ -1,0 +1,17 @@
+# Completes milestone-status in fish. Made by scripts/manual; do not edit.
+complete -c milestone-status -f
+complete -c milestone-status -l check -d 'read every record and check that nothing is lost, nothing is there twice and nothing was changed'
+complete -c milestone-status -l explain -x -d 'tell one event\'s life, and what its next attempt hangs on: by milestone id, idempotency key or trace id'
+complete -c milestone-status -l config -d 'show which settings the tools would find, where each comes from, and what is wrong with them'
+complete -c milestone-status -l init -d 'create the logs folder if it is absent (mode 2770: for its owner and group)'
+complete -c milestone-status -l max-lag -x -d 'what has waited longer is critical'
+complete -c milestone-status -l max-dead -x -d 'more dead letters than this, neither put back nor discarded, are critical'
+complete -c milestone-status -l errors -x -d 'list the last N things that went wrong'
+complete -c milestone-status -l metrics -d 'write all of it to metrics/milepost.prom in the logs folder, for the textfile collector of Prometheus'
+complete -c milestone-status -l stdout -d 'with --metrics: write them to standard output'
+complete -c milestone-status -l watch -d 'stay, and draw the picture again every two seconds'
+complete -c milestone-status -l json -d 'answer with one JSON object'
+complete -c milestone-status -l logs -x -a '(__fish_complete_directories)' -d 'logs folder'
+complete -c milestone-status -l quiet -s q -d 'say nothing about success'
+complete -c milestone-status -l help -s h -d 'show this help'
+complete -c milestone-status -l version -d 'show version and commit'

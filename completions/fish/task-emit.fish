@@ -1,0 +1,12 @@
+# Completes task-emit in fish. Made by scripts/manual; do not edit.
+complete -c task-emit -l task -x -d 'id of the task within its scope, 1 to 200 characters without a colon'
+complete -c task-emit -l scope -x -d 'whom it belongs to: chat:… or user:…'
+complete -c task-emit -l title -x -d 'what is to be done'
+complete -c task-emit -l due -x -d 'from when on it is overdue, RFC 3339'
+complete -c task-emit -l status -x -a 'open done cancelled' -d 'how it stands'
+complete -c task-emit -l dry-run -d 'judge the input and write nothing'
+complete -c task-emit -l logs -x -a '(__fish_complete_directories)' -d 'logs folder'
+complete -c task-emit -l rotate-bytes -x -d 'size at which a journal begins a new file'
+complete -c task-emit -l quiet -s q -d 'say nothing about success'
+complete -c task-emit -l help -s h -d 'show this help'
+complete -c task-emit -l version -d 'show version and commit'
