@@ -14,6 +14,7 @@ Not here: which faults there are (faultsweep, powerloss), many processes at once
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -298,6 +299,35 @@ class QueueRotating(QueueFresh):
             events = [self.offered[json.loads(line)["milestoneId"]] for line in open(os.path.join(logs, f"input{at}"), "rb")]
             self.emit_again(logs, events, Acks(stdout).milestones)
         super().recover(logs, stdout)
+
+
+class QueueTrim(QueueFresh):
+    """Closed files that the queue has passed are removed, between emits; afterwards the index is made anew of what is
+    left of them."""
+
+    name = "queue-trim"
+    rotate = ("--rotate-bytes", "900")
+
+    def prepare(self, logs):
+        for _ in range(4):
+            self.emit(logs, self.new(2))
+            self.queue(logs)
+        self.save(logs, "input", self.new(2))
+
+    def steps(self, logs):
+        return [self.queue_step(logs, "--trim"), self.emit_step(logs, "input"), self.queue_step(logs),
+                self.queue_step(logs, "--trim")]
+
+    def recover(self, logs, stdout):
+        acked = Acks(stdout).milestones
+        self.emit_again(logs, list(self.offered.values()), acked)
+        super().recover(logs, stdout)
+        self.queue(logs, "--trim")
+        shutil.rmtree(os.path.join(logs, ".index"), ignore_errors=True)
+        again = self.emit(logs, list(self.offered.values()))
+        forgotten = [it["milestoneId"] for it in again if it["status"] != "duplicate"]
+        if forgotten:
+            raise Wrong(f"not known any more: {forgotten}")
 
 
 class QueueDamaged(QueueFresh):
@@ -621,5 +651,5 @@ def plant_dead_letters(logs, count):
 
 
 SCENARIOS = [EmitFresh, EmitMore, EmitRotating, EmitAllOrNothing, EmitAllOrNothingRotating, QueueFresh, QueueMore,
-             QueueRotating, QueueDamaged, QueueRedrive, QueueVerbs, QueueVerbsRotating, QueueResync, Receive,
+             QueueRotating, QueueTrim, QueueDamaged, QueueRedrive, QueueVerbs, QueueVerbsRotating, QueueResync, Receive,
              ReceiveRotating, Deliver, DeliverRotating, DeliverVerbs, DeliverVerbsRotating, DeliverResync]
