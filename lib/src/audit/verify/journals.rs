@@ -304,9 +304,10 @@ impl Followed {
             if self.has_failed {
                 return;
             }
-            match &mut self.untold {
-                Some((_, count)) => *count += 1,
-                None => (self.untold, self.untold_at) = (Some((place_of(logs, &self.name, at), 1)), at),
+            if let Some((_, count)) = &mut self.untold {
+                *count += 1;
+            } else {
+                (self.untold, self.untold_at) = (Some((place_of(logs, &self.name, at), 1)), at);
             }
         }
     }
