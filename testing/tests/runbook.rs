@@ -267,7 +267,8 @@ fn rehearsals() -> BTreeMap<&'static str, fn(&World)> {
         is_well(world, &["first", "second"]);
     });
     all.insert("The receiver came back with less", |world| {
-        world.sh("kill $(cat \"$WORLD\"/receiver.pid); rm -r \"$WORLD\"/there; mkdir \"$WORLD\"/there");
+        world.sh("pid=$(cat \"$WORLD\"/receiver.pid); kill $pid; tail --pid=$pid -f /dev/null");
+        world.sh("rm -r \"$WORLD\"/there; mkdir \"$WORLD\"/there");
         world.sh("rm \"$WORLD\"/receiver.pid; systemctl restart milestone-receive@ops.service");
         assert!(world.feed().is_empty());
         let said = section(world, "The receiver came back with less");

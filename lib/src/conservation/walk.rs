@@ -159,7 +159,7 @@ impl<'w> Walk<'w> {
     fn take(&mut self, record: &Record<'_>, line: &Line<'_>) {
         let detail = &record.detail;
         if let Some(name) = &detail.replaced {
-            self.forget(name);
+            self.forget(name, detail.from.unwrap_or(0));
             return;
         }
         // A duplicate names the first one, and tells nothing new of it.
@@ -199,15 +199,18 @@ impl<'w> Walk<'w> {
         self.told.entry(name.to_owned()).or_default()
     }
 
-    /// What a journal held before it was taken as it is by a resync is gone with the word of an operator.
-    fn forget(&mut self, name: &str) {
+    /// What a journal held from `from` on before it was taken as it is by a resync is gone with the word of an operator.
+    fn forget(&mut self, name: &str, from: u64) {
         let Some(at) = self.book(name) else { return };
-        for entry in &mut self.books[at].entries {
+        let book = &mut self.books[at];
+        let first = book.entries.partition_point(|it| it.offset < from);
+        for entry in &mut book.entries[first..] {
             entry.told = 0;
             entry.is_recovered = false;
         }
+        let name_of_it = book.name.clone();
         self.beyond.remove(name);
-        self.told.remove(name);
+        self.told_of(name).forget(&name_of_it, from);
         for flow in
             self.flows.iter_mut().filter(|it| it.source.as_ref().is_some_and(|it| it.as_str() == name))
         {
@@ -215,8 +218,9 @@ impl<'w> Walk<'w> {
         }
         for flow in self.flows.iter_mut().filter(|it| it.queue.as_str() == name) {
             for endpoint in &mut flow.endpoints {
-                endpoint.fates.fill(Fate::Open);
-                endpoint.receipts.clear();
+                let first = first.min(endpoint.fates.len());
+                endpoint.fates[first..].fill(Fate::Open);
+                endpoint.receipts.retain(|it| (it.at as usize) < first);
             }
         }
     }
