@@ -31,6 +31,7 @@ use std::{
 };
 
 use argh::{ArgsInfo, TopLevelCommand};
+use rustix::stdio;
 
 use self::{arguments::Request, definition::Definition, help::Page};
 pub use self::{
@@ -102,7 +103,8 @@ where
             return run(args, out).map_err(see_help);
         }
         Request::Help(length) => {
-            let page = Page::new(streams::columns_of_stdout(), colours_on_stdout());
+            let columns = streams::columns_of(stdio::stdout());
+            let page = Page::new(columns, colours_on_stdout(), streams::terminals_show_utf8());
             out.raw(page.help(&definition(), length, |name| env::var_os(name)).as_bytes());
         }
         Request::Definition => out.refusal(&definition()),

@@ -60,9 +60,9 @@ fn offer(document: Value) -> Offer {
 
 fn emit(logs: &Logs, document: Value) -> Emitted {
     let mut emitter = Emitter::new(logs);
-    let emitted = emitter.commit(&[offer(document)]).unwrap()[0];
+    let became = emitter.commit(&[offer(document)]).unwrap()[0];
     emitter.finish().unwrap();
-    emitted
+    became
 }
 
 /// Takes the milestones of this folder into its queue; how many were new.
@@ -137,6 +137,21 @@ fn what_every_queue_has_passed_goes_and_its_duplicates_are_known() {
     assert!(matches!(emit(&logs, document(COUNT)), Emitted::Appended(_)));
     assert_eq!(enqueue(&logs), 1);
     holds(&logs);
+}
+
+#[test]
+fn what_somebody_else_took_away_is_missing_also_with_keys_in_its_place() {
+    let dir = folder();
+    let logs = open(dir.path());
+    let name = JournalName::internal("milestones");
+    let first = Extent::of(&logs, &name).unwrap().sealed[0];
+    fs::remove_file(dir.path().join(name.sealed(first.base))).unwrap();
+    fs::write(dir.path().join(name.keys(first.base)), "").unwrap();
+    let report = conservation::check(&logs).unwrap();
+    assert!(
+        report.findings.iter().any(|it| it.message.contains("the audit tells of trims up to 0")),
+        "{report:?}"
+    );
 }
 
 #[test]

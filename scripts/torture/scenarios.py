@@ -317,6 +317,35 @@ class QueueRotating(QueueFresh):
         super().recover(logs, stdout)
 
 
+class QueueTrim(QueueFresh):
+    """Closed files that the queue has passed are removed, between emits; afterwards the index is made anew of what is
+    left of them."""
+
+    name = "queue-trim"
+    rotate = ("--rotate-bytes", "900")
+
+    def prepare(self, logs):
+        for _ in range(4):
+            self.emit(logs, self.new(2))
+            self.queue(logs)
+        self.save(logs, "input", self.new(2))
+
+    def steps(self, logs):
+        return [self.queue_step(logs, "--trim"), self.emit_step(logs, "input"), self.queue_step(logs),
+                self.queue_step(logs, "--trim")]
+
+    def recover(self, logs, stdout):
+        acked = Acks(stdout).milestones
+        self.emit_again(logs, list(self.offered.values()), acked)
+        super().recover(logs, stdout)
+        self.queue(logs, "--trim")
+        shutil.rmtree(os.path.join(logs, ".index"), ignore_errors=True)
+        again = self.emit(logs, list(self.offered.values()))
+        forgotten = [it["milestoneId"] for it in again if it["status"] != "duplicate"]
+        if forgotten:
+            raise Wrong(f"not known any more: {forgotten}")
+
+
 class QueueDamaged(QueueFresh):
     """The source holds a damaged line below its mark and a torn one beyond it."""
 
@@ -774,6 +803,6 @@ def plant_dead_letters(logs, count):
 
 
 SCENARIOS = [EmitFresh, EmitMore, EmitRotating, EmitAllOrNothing, EmitAllOrNothingRotating, QueueFresh, QueueMore,
-             QueueRotating, QueueDamaged, QueueRedrive, QueueVerbs, QueueVerbsRotating, QueueResync, Receive,
-             ReceiveRotating, Deliver, DeliverRotating, DeliverVerbs, DeliverVerbsRotating, DeliverResync, TaskEmit, TaskEmitRotating,
-             ReminderScan, ReminderScanRotating, ReminderScanTable]
+             QueueRotating, QueueTrim, QueueDamaged, QueueRedrive, QueueVerbs, QueueVerbsRotating, QueueResync, Receive,
+             ReceiveRotating, Deliver, DeliverRotating, DeliverVerbs, DeliverVerbsRotating, DeliverResync, TaskEmit,
+             TaskEmitRotating, ReminderScan, ReminderScanRotating, ReminderScanTable]

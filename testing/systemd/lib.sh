@@ -124,7 +124,7 @@ nothing_failed() {
 
 # Puts everything in its place, with a secret for each zone, as somebody would who has read the page about it.
 install_milepost() {
-  /repo/scripts/install --prefix /usr --tools /tools "$@" >/tmp/install.log 2>&1 ||
+  /repo/scripts/install --prefix /usr --tools /tools >/tmp/install.log 2>&1 ||
     fail "scripts/install: $(cat /tmp/install.log)"
   local zone port=8787
   for zone in ops personal; do

@@ -47,7 +47,7 @@ fn ids(folder: &Path) -> BTreeSet<String> {
     let mut ids = BTreeSet::new();
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
         let name = entry.file_name().into_string().unwrap();
-        if name.starts_with("milestones.") && name.ends_with(".jsonl") {
+        if name.starts_with("milestones.") && entry.path().extension().is_some_and(|it| it == "jsonl") {
             for line in fs::read_to_string(entry.path()).unwrap().lines() {
                 let line: Value = serde_json::from_str(line).unwrap();
                 ids.insert(line["milestoneId"].as_str().unwrap().to_owned());

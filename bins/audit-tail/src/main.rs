@@ -13,7 +13,7 @@ mod filter;
 mod pretty;
 mod verify;
 
-use std::{io::IsTerminal, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use args::Args;
 use filter::{Filter, Kind};
@@ -87,9 +87,7 @@ fn pretty_as(args: &Args) -> Result<Option<Pretty>> {
     } else {
         None
     };
-    let wanted = std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
-    let able = std::env::var_os("TERM").is_some_and(|it| !it.is_empty() && it != "dumb");
-    Ok(Some(Pretty::new(zone, wanted && able && std::io::stdout().is_terminal())))
+    Ok(Some(Pretty::new(zone, cli::colours_on_stdout())))
 }
 
 struct Tail<'o> {

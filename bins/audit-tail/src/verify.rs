@@ -38,7 +38,7 @@ pub fn verify(args: &Args, logs: &Logs, out: &mut Output) -> Result<Verdict> {
     let options = Options { expect: args.expect.clone(), keys };
     let mut progress: Option<Progress> = None;
     let report = verify::verify(logs, &options, &mut |done, total| {
-        progress.get_or_insert_with(|| Progress::start(Some(total))).show(done);
+        progress.get_or_insert_with(|| out.progress(Some(total))).show(done);
     });
     if let Some(progress) = &mut progress {
         progress.end();

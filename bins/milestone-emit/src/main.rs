@@ -16,7 +16,7 @@ use args::Args;
 use judge::Judge;
 use milepost::{
     Kind, Result, cli,
-    cli::{Output, Progress, Verdict},
+    cli::{Output, Verdict},
     emit::{Emitted, Emitter, Offer},
     identity,
     input::{Input, InputLine},
@@ -84,7 +84,7 @@ impl Emission<'_> {
         if input.is_terminal() {
             self.out.note("reading milestones from the terminal, one JSON document a line; Ctrl-D ends");
         }
-        let mut progress = Progress::start(input.bytes_total());
+        let mut progress = self.out.progress(input.bytes_total());
         loop {
             // What came is not kept waiting for what may come.
             if !self.all_or_nothing && !self.offers.is_empty() && input.may_wait() {

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use args::Args;
 use milepost::{
     Kind, Result, cli,
-    cli::{Output, Progress, Verdict},
+    cli::{Output, Verdict},
     clock, identity,
     input::{self, Input, InputLine},
     journal::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX},
@@ -75,7 +75,7 @@ impl Emission<'_> {
         if input.is_terminal() {
             self.out.note("reading tasks from the terminal, one JSON document a line; Ctrl-D ends");
         }
-        let mut progress = Progress::start(input.bytes_total());
+        let mut progress = self.out.progress(input.bytes_total());
         loop {
             // What came is not kept waiting for what may come.
             if !self.offers.is_empty() && input.may_wait() {

@@ -27,6 +27,7 @@ const LEFT_WIDTH: usize = 28;
 pub(super) struct Page {
     width: usize,
     bold: bool,
+    ascii: bool,
 }
 
 /// How much of it.
@@ -45,13 +46,25 @@ const STAY: char = '\u{a0}';
 type Entry = (String, String);
 
 impl Page {
-    /// A page on a terminal so many columns wide, or on none; `bold` where that can be shown.
-    pub fn new(columns: Option<usize>, bold: bool) -> Page {
-        Page { width: columns.map_or(WIDTH, |it| it.clamp(WIDTH_MIN, WIDTH_MAX)), bold }
+    /// A page on a terminal so many columns wide, or on none; `bold` where that can be shown, and nothing beyond
+    /// ASCII on a terminal that does not show `utf8`.
+    pub fn new(columns: Option<usize>, bold: bool, utf8: bool) -> Page {
+        let width = columns.map_or(WIDTH, |it| it.clamp(WIDTH_MIN, WIDTH_MAX));
+        Page { width, bold, ascii: columns.is_some() && !utf8 }
     }
 
     /// The help; `value_of` gives the present value of an environment variable.
     pub fn help(
+        self,
+        definition: &Definition,
+        length: Length,
+        value_of: impl Fn(&str) -> Option<OsString>,
+    ) -> String {
+        let help = self.laid_out(definition, length, value_of);
+        if self.ascii { help.replace('…', "...") } else { help }
+    }
+
+    fn laid_out(
         self,
         definition: &Definition,
         length: Length,
@@ -263,7 +276,7 @@ Examples:
 
 More: man tool, man 7 milepost
 ";
-        assert_eq!(help(Page::new(None, false), Length::Long), expected);
+        assert_eq!(help(Page::new(None, false, true), Length::Long), expected);
     }
 
     #[test]
@@ -288,22 +301,22 @@ Common options:
 
 tool --help tells of environment variables, exit codes and examples.
 ";
-        assert_eq!(help(Page::new(None, false), Length::Short), expected);
+        assert_eq!(help(Page::new(None, false, true), Length::Short), expected);
     }
 
     #[test]
     fn lines_are_as_wide_as_the_terminal_and_never_too_wide_to_read() {
         for (columns, most) in [(64, 64), (80, 80), (200, WIDTH_MAX)] {
-            let help = help(Page::new(Some(columns), false), Length::Long);
+            let help = help(Page::new(Some(columns), false, true), Length::Long);
             assert!(help.lines().all(|it| it.chars().count() <= most), "{help}");
         }
     }
 
     #[test]
     fn bold_changes_no_column() {
-        let bold = help(Page::new(None, true), Length::Long);
+        let bold = help(Page::new(None, true, true), Length::Long);
         assert!(bold.contains("\u{1b}[1m--") || bold.contains("\u{1b}[1m-i, --id ID\u{1b}[0m"), "{bold}");
         let plain = bold.replace("\u{1b}[1m", "").replace("\u{1b}[0m", "");
-        assert_eq!(plain, help(Page::new(None, false), Length::Long));
+        assert_eq!(plain, help(Page::new(None, false, true), Length::Long));
     }
 }

@@ -105,7 +105,7 @@ impl Messages {
 impl Style {
     fn choose(journal: bool, terminal: bool, no_color: Option<&OsStr>, term: Option<&OsStr>) -> Style {
         let wanted = no_color.is_none_or(OsStr::is_empty);
-        let able = term.is_some_and(|it| !it.is_empty() && it != "dumb");
+        let able = is_able(term);
         if journal {
             Style::Journal
         } else if terminal && wanted && able {
@@ -114,6 +114,11 @@ impl Style {
             Style::Plain
         }
     }
+}
+
+/// Whether a terminal of this type (`$TERM`) knows colours, and how to wipe a line.
+pub(super) fn is_able(term: Option<&OsStr>) -> bool {
+    term.is_some_and(|it| !it.is_empty() && it != "dumb")
 }
 
 /// Whether text for people on standard output may be coloured: on a terminal that can, and where nobody minds.

@@ -19,7 +19,11 @@ use std::{
 use rustix::stdio;
 use serde::Serialize;
 
-use super::{messages::Messages, streams::write_all};
+use super::{
+    messages::Messages,
+    progress::Progress,
+    streams::{is_left, write_all},
+};
 use crate::{Error, Kind};
 
 /// Collected results are written when they reach this size.
@@ -92,7 +96,7 @@ impl Output {
 
     /// Whether nobody reads the results any more. Who only prints (`audit-tail -f`) may then end.
     pub fn is_closed(&self) -> bool {
-        !matches!(self.state, State::Open)
+        !matches!(self.state, State::Open) || is_left(stdio::stdout())
     }
 
     /// Says what went wrong.
@@ -111,6 +115,11 @@ impl Output {
     pub fn note(&mut self, message: impl fmt::Display) {
         self.flush();
         self.messages.note(message);
+    }
+
+    /// Begins work that may take long, of `total` bytes if that is known, and shows how far it has come.
+    pub fn progress(&self, total: Option<u64>) -> Progress {
+        Progress::start(total, self.quiet)
     }
 
     /// Messages alone, for other threads.

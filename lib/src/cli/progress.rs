@@ -1,10 +1,13 @@
 //! A progress bar for work that takes long, on a terminal only.
 //!
 //! # Invariants
-//! - Nothing is shown in the first second, and nothing where standard error is no terminal.
+//! - Nothing is shown in the first second, and nothing where standard error is no terminal that can
+//!   wipe a line, nor with `--quiet`.
+//! - It never takes more than one line: where there is no room for a bar, figures say it.
 //! - The bar is gone, line and all, when the work is over.
 
 use std::{
+    env,
     fmt::Write as _,
     io::{self, IsTerminal},
     time::{Duration, Instant},
@@ -12,11 +15,16 @@ use std::{
 
 use rustix::stdio;
 
-use super::streams::write_all;
+use super::{
+    messages::is_able,
+    streams::{columns_of, terminals_show_utf8, write_all},
+};
 
 const QUIET_AT_FIRST: Duration = Duration::from_secs(1);
 const REDRAW: Duration = Duration::from_millis(100);
 const WIDTH: u64 = 30;
+/// The bar and the most that stands behind it.
+const COLUMNS: usize = 70;
 
 /// Shows how far some work has come.
 #[derive(Debug)]
@@ -26,14 +34,20 @@ pub struct Progress {
     /// None where nothing is ever shown.
     next: Option<Instant>,
     shown: bool,
+    /// What the bar is drawn with, full and empty; none where it has no room.
+    bar: Option<(char, char)>,
 }
 
 impl Progress {
-    /// Begins the work; `total` is its size in bytes, if it is known.
-    pub fn start(total: Option<u64>) -> Progress {
+    /// Begins the work; `total` is its size in bytes, if it is known. With `quiet` nothing is ever shown.
+    pub(super) fn start(total: Option<u64>, quiet: bool) -> Progress {
         let started = Instant::now();
-        let next = io::stderr().is_terminal().then(|| started + QUIET_AT_FIRST);
-        Progress { total, started, next, shown: false }
+        // A line that is drawn again and again needs a terminal that can wipe one.
+        let is_shown = !quiet && io::stderr().is_terminal() && is_able(env::var_os("TERM").as_deref());
+        let next = is_shown.then(|| started + QUIET_AT_FIRST);
+        let has_room = columns_of(stdio::stderr()).is_none_or(|it| it >= COLUMNS);
+        let bar = has_room.then(|| if terminals_show_utf8() { ('━', '─') } else { ('#', '-') });
+        Progress { total, started, next, shown: false, bar }
     }
 
     /// So many bytes are done.
@@ -60,11 +74,12 @@ impl Progress {
         let mut line = String::from("\r\u{1b}[K");
         if let Some(total) = self.total.filter(|it| *it > 0) {
             let share = done.min(total);
-            let full = share * WIDTH / total;
-            for at in 0..WIDTH {
-                line.push(if at < full { '━' } else { '─' });
+            let reached = share * WIDTH / total;
+            if let Some((full, empty)) = self.bar {
+                line.extend((0..WIDTH).map(|at| if at < reached { full } else { empty }));
+                line.push(' ');
             }
-            let _ = write!(line, " {:3} %", share * 100 / total);
+            let _ = write!(line, "{:3} %", share * 100 / total);
         }
         let seconds = elapsed.as_secs().max(1);
         let _ = write!(line, " {} MiB, {} MiB/s", done / MIB, done / MIB / seconds);

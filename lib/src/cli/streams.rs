@@ -9,12 +9,12 @@
 //! - A descriptor opened for the wrong direction counts as closed.
 
 use std::{
-    io,
+    env, io,
     sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     fd::BorrowedFd,
     fs::{OFlags, fcntl_getfl},
     io::Errno,
@@ -51,11 +51,31 @@ extern "C" fn look() {
 #[unsafe(link_section = ".init_array")]
 static LOOK_BEFORE_MAIN: extern "C" fn() = look;
 
-/// The columns of the terminal that standard output is; none where it is no terminal.
-pub fn columns_of_stdout() -> Option<usize> {
-    let size = tcgetwinsize(stdio::stdout()).ok()?;
+/// The columns of the terminal that a stream is; none where it is no terminal.
+pub(super) fn columns_of(stream: BorrowedFd<'_>) -> Option<usize> {
+    let size = tcgetwinsize(stream).ok()?;
     // A terminal that nobody told its size says 0.
     Some(usize::from(size.ws_col)).filter(|it| *it > 0)
+}
+
+/// Whether terminals here show more than ASCII, as the locale says: `LC_ALL`, else `LC_CTYPE`, else `LANG`.
+pub(super) fn terminals_show_utf8() -> bool {
+    let set = ["LC_ALL", "LC_CTYPE", "LANG"].into_iter().filter_map(env::var_os).find(|it| !it.is_empty());
+    set.is_some_and(|it| is_utf8(&it.to_string_lossy()))
+}
+
+/// `de_DE.UTF-8`, `C.utf8`.
+fn is_utf8(locale: &str) -> bool {
+    let charset = locale.split('@').next().and_then(|it| it.split_once('.')).map_or("", |(_, it)| it);
+    charset.eq_ignore_ascii_case("utf-8") || charset.eq_ignore_ascii_case("utf8")
+}
+
+/// Whether `stream` is a pipe that nobody reads from any more. Only a write fails there, and whoever waits for
+/// something to write would wait for nobody.
+pub(super) fn is_left(stream: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(&stream, PollFlags::empty())];
+    matches!(poll(&mut polled, Some(&Timespec::default())), Ok(1))
+        && polled[0].revents().contains(PollFlags::ERR)
 }
 
 /// Writes all of `bytes` to `stream`, past interruptions and short writes.
@@ -79,4 +99,19 @@ pub(super) fn write_all(stream: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_locale_says_whether_it_is_utf8() {
+        for locale in ["C.UTF-8", "de_DE.utf8", "ca_ES.UTF-8@valencia"] {
+            assert!(is_utf8(locale), "{locale}");
+        }
+        for locale in ["C", "POSIX", "de_DE", "de_DE.ISO-8859-15@euro", "UTF-8"] {
+            assert!(!is_utf8(locale), "{locale}");
+        }
+    }
 }
