@@ -7,6 +7,8 @@ complete -c milestone-status -l init -d 'create the logs folder if it is absent 
 complete -c milestone-status -l max-lag -x -d 'what has waited longer is critical'
 complete -c milestone-status -l max-dead -x -d 'more dead letters than this, neither put back nor discarded, are critical'
 complete -c milestone-status -l errors -x -d 'list the last N things that went wrong'
+complete -c milestone-status -l metrics -d 'write all of it to metrics/milepost.prom in the logs folder, for the textfile collector of Prometheus'
+complete -c milestone-status -l stdout -d 'with --metrics: write them to standard output'
 complete -c milestone-status -l watch -d 'stay, and draw the picture again every two seconds'
 complete -c milestone-status -l json -d 'answer with one JSON object'
 complete -c milestone-status -l logs -x -a '(__fish_complete_directories)' -d 'logs folder'

@@ -14,6 +14,9 @@
 pub mod line;
 pub mod seal;
 pub mod verify;
+mod when;
+
+pub use when::appended_at;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -18,8 +18,8 @@
 //!   tells of, and whoever *consumes* before. What seems broken all the same is looked at once more, and is told
 //!   only if it is found again.
 //! - Every line of every journal is read, and about 70 bytes of it are kept: time and memory follow history.
-//! - Trimmed segments (`.keys` files stand for them) are gone by right. Nothing else is: a journal that begins later
-//!   without them, and an audit that does, has lost its beginning.
+//! - Trimmed segments (`.keys` files stand for them, and the audit tells of them) are gone by right. Nothing else is:
+//!   a journal that begins later without them, and an audit that does, has lost its beginning.
 //!
 //! What it cannot see: a folder that was put back as a whole, all journals, marks and states at once, to an earlier
 //! time. Only a receipt or an audit head that was kept elsewhere shows that.
@@ -160,6 +160,7 @@ fn look(logs: &Logs) -> Result<(Report, Findings)> {
     let mut walk = Walk::new(logs, &mut books, &mut flows, &mut findings);
     let audited = walk.audit(&audit)?;
     walk.look_beyond()?;
+    walk.check_trims();
     let received = std::mem::take(&mut walk.received);
 
     told::check_told(&books, &mut findings);

@@ -134,8 +134,8 @@ impl Emitter {
         let mut taken = Taken::default();
         for offer in offers {
             let emitted = match offer {
-                Offer::Refused { place, errors, .. } => {
-                    batch.audit(refusal(place, errors));
+                Offer::Refused { place, id, errors } => {
+                    batch.audit(refusal(place, id.as_deref(), errors));
                     Emitted::Refused
                 }
                 Offer::Event { event, left_out, .. } => {
@@ -150,7 +150,7 @@ impl Emitter {
             offers
                 .iter()
                 .zip(&mut taken.emitted)
-                .for_each(|(offer, emitted)| hold_back(offer, emitted, &mut only_audit));
+                .for_each(|(offer, emitted)| hold_back(offer, emitted, writer.end(), &mut only_audit));
             writer.append(&only_audit)?;
             return Ok(taken.emitted);
         }
@@ -259,24 +259,27 @@ struct Taken<'o> {
     appended: Vec<(&'o MilestoneEvent, u64, u64)>,
 }
 
-/// In a batch of which nothing is taken: only what is wrong is audited, the rest is held back.
-fn hold_back(offer: &Offer, emitted: &mut Emitted, batch: &mut Batch) {
+/// In a batch of which nothing is taken: only what is wrong is audited, the rest is held back. The journal ends at `end`.
+fn hold_back(offer: &Offer, emitted: &mut Emitted, end: u64, batch: &mut Batch) {
     match (offer, &emitted) {
-        (Offer::Refused { place, errors, .. }, _) => batch.audit(refusal(place, errors)),
+        (Offer::Refused { place, id, errors }, _) => batch.audit(refusal(place, id.as_deref(), errors)),
         (Offer::Event { event, .. }, Emitted::Conflict(offset)) => {
             let key = identity::milestone_key(&event.milestone_id);
             let detail = json!({ "of": offset });
             batch.audit(Draft::of(Action::Emit, Outcome::Conflict, &key, &event.scope, detail));
         }
-        (_, Emitted::Duplicate(_)) => {}
+        // Of what is held back itself there is no duplicate.
+        (_, Emitted::Duplicate(offset)) if *offset < end => {}
         _ => *emitted = Emitted::HeldBack,
     }
 }
 
-/// The audit record of refused input: where it stood and which fields were wrong, never the input itself.
-fn refusal(place: &str, errors: &[FieldError]) -> Draft {
+/// The audit record of refused input: where it stood, the id that it names and which fields were wrong, never the input
+/// itself.
+fn refusal(place: &str, id: Option<&str>, errors: &[FieldError]) -> Draft {
     const ERRORS_KEPT: usize = 5;
     let errors: Vec<_> =
         errors.iter().take(ERRORS_KEPT).map(|it| json!({ "path": it.path, "message": it.message })).collect();
-    Draft::new(Action::Emit, Outcome::Rejected, json!({ "input": place, "errors": errors }))
+    let detail = json!({ "input": place, "errors": errors });
+    Draft { key: id.map(identity::milestone_key), ..Draft::new(Action::Emit, Outcome::Rejected, detail) }
 }

@@ -140,6 +140,21 @@ fn what_every_queue_has_passed_goes_and_its_duplicates_are_known() {
 }
 
 #[test]
+fn what_somebody_else_took_away_is_missing_also_with_keys_in_its_place() {
+    let dir = folder();
+    let logs = open(dir.path());
+    let name = JournalName::internal("milestones");
+    let first = Extent::of(&logs, &name).unwrap().sealed[0];
+    fs::remove_file(dir.path().join(name.sealed(first.base))).unwrap();
+    fs::write(dir.path().join(name.keys(first.base)), "").unwrap();
+    let report = conservation::check(&logs).unwrap();
+    assert!(
+        report.findings.iter().any(|it| it.message.contains("the audit tells of trims up to 0")),
+        "{report:?}"
+    );
+}
+
+#[test]
 fn a_trimmed_milestone_is_compared_by_its_hashes() {
     let dir = folder();
     let logs = open(dir.path());

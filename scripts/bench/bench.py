@@ -136,6 +136,8 @@ class Bench:
             for name in names:
                 is_sealed = name.endswith(".jsonl") and name.count(".") == 2
                 (os.link if is_sealed else shutil.copy2)(os.path.join(at, name), os.path.join(there, name))
+        # Else the first sync of whoever works there writes all of this, too.
+        os.sync()
         return target
 
     def drop(self, folder):

@@ -2,6 +2,7 @@
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -86,6 +87,8 @@ def main():
         if name.startswith(("MILESTONE_", "CLAWDBOT_")) or name in ("NO_COLOR", "JOURNAL_STREAM"):
             del os.environ[name]
     os.umask(0o022)
+    # Whoever ends us ends what we started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     began = time.monotonic()
     parent = given.scratch or os.path.join(given.target, "bench")
     os.makedirs(parent, exist_ok=True)

@@ -5,7 +5,8 @@ the other, again and again, meet the same machine. So every figure that is judge
 ratio is made within a round, and the median of the rounds counts.
 
 Invariants
-- In each round every side runs once, in the same order: A B A B and so on.
+- In each round every side runs once, in the same order: A B A B and so on; each begins when the disk has written what
+  the one before left.
 - A round during which others used the processors is measured again, within bounds; what stays disturbed says so.
 - A line is missed only when the median is beyond it by more than the spread.
 """
@@ -13,11 +14,11 @@ import os
 import statistics
 import time
 
-ROUNDS = int(__import__("os").environ.get("HB_ROUNDS", 5))
+ROUNDS = 5
 # How much of one processor others may use during a round. Below it are the ticks by which the kernel counts.
 DISTURBANCE = 0.15
 # How many seconds of rounds are thrown away and measured again in all: a busy machine does not become quiet.
-PATIENCE_S = 0
+PATIENCE_S = 90
 _TICKS = os.sysconf("SC_CLK_TCK")
 _patience = PATIENCE_S
 
@@ -60,7 +61,10 @@ def in_turn(sides, rounds=ROUNDS):
     tried, quiet = [], 0
     while quiet < rounds:
         watch = Watch()
-        values = {name: measure() for name, measure in sides.items()}
+        values = {}
+        for name, measure in sides.items():
+            os.sync()
+            values[name] = measure()
         foreign = watch.foreign()
         tried.append((foreign, values))
         if foreign <= DISTURBANCE:

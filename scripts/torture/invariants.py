@@ -25,6 +25,7 @@ import zlib
 MARK_BYTES = 320
 GENESIS = "0" * 64
 _SEGMENT = re.compile(r"^(.+?)(?:\.(\d{20}))?\.jsonl$")
+_TRIMMED = re.compile(r"^(.+?)\.(\d{20})\.keys$")
 
 
 def canonical(value):
@@ -55,6 +56,11 @@ class Journal:
 
     def __init__(self, name):
         self.name, self.segments, self.lines = name, [], []
+        # What was trimmed: offset by the digest of the key, and where each file of keys begins.
+        self.kept, self.trimmed = {}, []
+
+    def begins(self):
+        return self.segments[0][0]
 
     def end(self):
         return self.segments[-1][0] + len(self.segments[-1][1])
@@ -72,6 +78,12 @@ class Folder:
         for sub in ("", "receive"):
             where = os.path.join(path, sub)
             for file in sorted(os.listdir(where)) if os.path.isdir(where) else ():
+                match = _TRIMMED.match(file)
+                if match:
+                    journal = self.journals.setdefault(os.path.join(sub, match[1]), Journal(os.path.join(sub, match[1])))
+                    journal.trimmed.append(int(match[2]))
+                    with open(os.path.join(where, file), encoding="ascii") as opened:
+                        journal.kept.update((key, int(at)) for at, key, _, _ in map(str.split, opened))
                 match = _SEGMENT.match(file)
                 if match:
                     name = os.path.join(sub, match[1])
@@ -101,6 +113,10 @@ class Folder:
         name, end, joined = journal.name, 0, []
         sealed = sorted(it for it in journal.segments if it[0] is not None)
         active = [it for it in journal.segments if it[0] is None]
+        if 0 in journal.trimmed and sealed:
+            end = sealed[0][0]
+        if journal.trimmed and 0 not in journal.trimmed:
+            self.wrong(f"{name}: was trimmed, but not from its beginning on: {journal.trimmed}")
         for base, content in sealed:
             if base != end:
                 self.wrong(f"{name}: a sealed segment begins at {base}, the one before ends at {end}")
@@ -168,6 +184,8 @@ class Folder:
                     self.wrong(f"audit seq {record['seq']} names {detail['quarantine']}, which is not there")
                 continue
             start = detail.get("from", detail.get("offset"))
+            if detail["journal"] in self.journals and start < self.journals[detail["journal"]].begins():
+                continue
             told.setdefault(detail["journal"], []).append((start, detail.get("to"), record))
         for name in sorted(set(told) | set(self.journals) - {"audit"}):
             outcomes = {offset: [] for offset, _, _ in self.journals[name].lines} if name in self.journals else {}
@@ -214,6 +232,13 @@ class Folder:
                 self.wrong(f"milestones: {identity} at {offset} was never emitted")
             elif any(record.get(key) != value for key, value in offered[identity].items()):
                 self.wrong(f"milestones: {identity} at {offset} has other content")
+        for identity in offered if "milestones" in self.journals else ():
+            # Of what was trimmed stays where it was, under half of a SHA-256.
+            kept = self.journals["milestones"].kept.get(hashlib.sha256(identity.encode()).hexdigest()[:32])
+            if kept is not None and kept < self.journals["milestones"].begins():
+                if identity in seen:
+                    self.wrong(f"{identity} was trimmed at {kept} and is at {seen[identity]} again")
+                seen[identity] = kept
         for identity, offset in acked.items():
             if seen.get(identity) != offset:
                 self.wrong(f"{identity} was acknowledged at {offset} and is at {seen.get(identity)}")
@@ -232,9 +257,12 @@ class Folder:
                 wanted.append((key, end))
             behind[end] = fingerprint(line)
         behind[0] = ""
+        begins = self.journals[source].begins() if source in self.journals else 0
         there, redriven, self.resent = [], set(), []
         for offset, _, record in self._lines_of(queue):
             resume = record.get("resume") or {}
+            if begins and resume.get("offset", 0) <= begins:
+                continue
             if behind.get(resume.get("offset")) != resume.get("fingerprint"):
                 self.wrong(f"{queue}: the record at {offset} resumes nowhere: {resume}")
             if "endpoint" in record and "redrive_of" not in record:

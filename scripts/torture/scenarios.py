@@ -14,11 +14,12 @@ Not here: which faults there are (faultsweep, powerloss), many processes at once
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
 
-from invariants import Folder
+from invariants import Folder, canonical
 from peers import SECRET, Client, Endpoint, address_in, post
 
 # A hang is one even where a hundred others want the same processor.
@@ -298,6 +299,35 @@ class QueueRotating(QueueFresh):
             events = [self.offered[json.loads(line)["milestoneId"]] for line in open(os.path.join(logs, f"input{at}"), "rb")]
             self.emit_again(logs, events, Acks(stdout).milestones)
         super().recover(logs, stdout)
+
+
+class QueueTrim(QueueFresh):
+    """Closed files that the queue has passed are removed, between emits; afterwards the index is made anew of what is
+    left of them."""
+
+    name = "queue-trim"
+    rotate = ("--rotate-bytes", "900")
+
+    def prepare(self, logs):
+        for _ in range(4):
+            self.emit(logs, self.new(2))
+            self.queue(logs)
+        self.save(logs, "input", self.new(2))
+
+    def steps(self, logs):
+        return [self.queue_step(logs, "--trim"), self.emit_step(logs, "input"), self.queue_step(logs),
+                self.queue_step(logs, "--trim")]
+
+    def recover(self, logs, stdout):
+        acked = Acks(stdout).milestones
+        self.emit_again(logs, list(self.offered.values()), acked)
+        super().recover(logs, stdout)
+        self.queue(logs, "--trim")
+        shutil.rmtree(os.path.join(logs, ".index"), ignore_errors=True)
+        again = self.emit(logs, list(self.offered.values()))
+        forgotten = [it["milestoneId"] for it in again if it["status"] != "duplicate"]
+        if forgotten:
+            raise Wrong(f"not known any more: {forgotten}")
 
 
 class QueueDamaged(QueueFresh):
@@ -605,6 +635,141 @@ class DeliverResync(Deliver):
                 self.deliver_step(logs)]
 
 
+class TaskEmit(Scenario):
+    """Tasks: new ones, one that is known, a refused line, one that is done now, into a folder in use."""
+
+    name = "task-emit"
+
+    def prepare(self, logs):
+        self.stands = {}
+        old = [self.task(it) for it in range(4)]
+        self.emit_tasks(logs, old)
+        new = [self.task(it) for it in range(4, 7)]
+        done = self.task(2, status="done")
+        self.save(logs, "input", [old[1], new[0], done, new[1], '{"task_id":"half"', new[2], new[0]])
+
+    def make(self, logs):
+        self.prepare(logs)
+        self.later = self.task(99)
+
+    def task(self, number, status="open"):
+        """A task as it is to stand in the end; every third is due later than any scan here."""
+        due = "2026-03-01T08:00:00.000Z" if number % 3 else "2026-06-01T08:00:00.000Z"
+        task = {"task_id": f"t{number}", "scope": f"chat:{number % 2}", "title": f"Task {number}: \u00e9 \"\\ do.",
+                "due_at": due, "status": status, "updated_at": "2026-02-01T00:00:00.000Z"}
+        self.stands[(task["scope"], task["task_id"])] = task
+        return task
+
+    def emit_tasks(self, logs, tasks):
+        lines = "".join(json.dumps(it) + "\n" for it in tasks).encode()
+        return self.tools.run("task-emit", logs, *self.rotate, "-", stdin=lines)
+
+    def steps(self, logs):
+        return [self.tools.argv("task-emit", logs, *self.rotate, os.path.join(logs, "input"))]
+
+    def recover(self, logs, stdout):
+        acked = {}
+        for line in stdout.split(b"\n")[:-1]:
+            result = json.loads(line)
+            if result.get("status") in ("appended", "duplicate"):
+                acked[(result["scope"], result["taskId"])] = result["offset"]
+        for result in self.emit_tasks(logs, list(self.stands.values())):
+            name = (result["scope"], result["taskId"])
+            if name in acked and (result["status"], result["offset"]) != ("duplicate", acked[name]):
+                raise Wrong(f"{name} was acknowledged at {acked[name]}, and again: {result}")
+
+    def check(self, logs, stdout):
+        folder = Folder(logs).check_all()
+        self.check_tasks(folder)
+        return folder.violations
+
+    def check_tasks(self, folder):
+        """The last line of each task says how it stands, and no line is there twice."""
+        last, seen = {}, set()
+        for offset, _, record in folder.journals["tasks"].records():
+            if canonical(record) in seen:
+                folder.wrong(f"tasks: the line at {offset} is there already")
+            seen.add(canonical(record))
+            last[(record["scope"], record["task_id"])] = record
+        if last != self.stands:
+            folder.wrong(f"tasks stand as {last}")
+
+
+class TaskEmitRotating(TaskEmit):
+    """The same, where tasks and audit rotate."""
+
+    name = "task-emit-rotating"
+    rotate = ("--rotate-bytes", "700")
+
+
+class ReminderScan(TaskEmit):
+    """Scans in two windows, the second one twice."""
+
+    name = "reminder-scan"
+    tasks = 7
+    windows = ("2026-03-01T09:05:00Z", "2026-03-01T10:05:00Z")
+
+    def prepare(self, logs):
+        self.stands = {}
+        self.emit_tasks(logs, [self.task(it) for it in range(self.tasks)])
+        self.emit_tasks(logs, [self.task(1, status="done")])
+
+    def scan(self, now):
+        return (*self.rotate, "--now", now)
+
+    def steps(self, logs):
+        first, second = self.windows
+        return [self.tools.argv("reminder-scan", logs, *self.scan(it)) for it in (first, second, second)]
+
+    def due(self):
+        return [it for it in self.stands.values() if it["status"] == "open" and it["due_at"] < self.windows[0]]
+
+    def recover(self, logs, stdout):
+        # Where all was done nothing is written, and nothing settled but what is read.
+        self.emit_tasks(logs, [self.later])
+        # A bucket that was told of as done is done; the clock goes back for the first one.
+        done = {json.loads(line)["timeBucket"] for line in stdout.split(b"\n")[:-1]}
+        for now in self.windows:
+            result = self.tools.run("reminder-scan", logs, *self.scan(now))[0]
+            if result["timeBucket"] in done and result["reminded"] != 0:
+                raise Wrong(f"{result['timeBucket']} was done, and again: {result}")
+            if result["reminded"] + result["alreadyReminded"] != len(self.due()):
+                raise Wrong(f"{len(self.due())} tasks are due: {result}")
+
+    def check(self, logs, stdout):
+        folder = Folder(logs).check_all()
+        self.check_tasks(folder)
+        keys = [record["idempotency_key"] for _, _, record in folder.journals["reminders"].records()]
+        wanted = [f"rem:{it['scope']}:{it['task_id']}:{now[:13]}:00Z" for it in self.due() for now in self.windows]
+        if sorted(keys) != sorted(wanted):
+            folder.wrong(f"reminders are {sorted(keys)}, should be {sorted(wanted)}")
+        return folder.violations
+
+
+class ReminderScanRotating(ReminderScan):
+    """The same, where reminders and audit rotate."""
+
+    name = "reminder-scan-rotating"
+    rotate = ("--rotate-bytes", "900")
+
+
+class ReminderScanTable(ReminderScan):
+    """So many tasks that the scan makes the table on disk; few of them are due."""
+
+    name = "reminder-scan-table"
+    tasks = 1030
+
+    def prepare(self, logs):
+        super().prepare(logs)
+        shutil.rmtree(os.path.join(logs, ".index"))
+
+    def task(self, number, status="open"):
+        task = super().task(number, status)
+        if number >= 7:
+            task["due_at"] = "2026-06-01T08:00:00.000Z"
+        return task
+
+
 def plant_dead_letters(logs, count):
     """Dead letters of the first records of the queue, as a deliverer that died before its mark leaves them."""
     with open(os.path.join(logs, f"{QUEUE}.jsonl"), "rb") as queue, \
@@ -621,5 +786,6 @@ def plant_dead_letters(logs, count):
 
 
 SCENARIOS = [EmitFresh, EmitMore, EmitRotating, EmitAllOrNothing, EmitAllOrNothingRotating, QueueFresh, QueueMore,
-             QueueRotating, QueueDamaged, QueueRedrive, QueueVerbs, QueueVerbsRotating, QueueResync, Receive,
-             ReceiveRotating, Deliver, DeliverRotating, DeliverVerbs, DeliverVerbsRotating, DeliverResync]
+             QueueRotating, QueueTrim, QueueDamaged, QueueRedrive, QueueVerbs, QueueVerbsRotating, QueueResync, Receive,
+             ReceiveRotating, Deliver, DeliverRotating, DeliverVerbs, DeliverVerbsRotating, DeliverResync, TaskEmit,
+             TaskEmitRotating, ReminderScan, ReminderScanRotating, ReminderScanTable]

@@ -143,6 +143,8 @@ fn the_page_has_every_variable_that_is_read() {
     }
     // By a constant.
     read.insert("CREDENTIALS_DIRECTORY".to_owned());
+    // One after the other.
+    read.extend(["LC_ALL", "LC_CTYPE", "LANG"].map(str::to_owned));
     assert_eq!(of_page(), read);
 }
 
@@ -152,8 +154,17 @@ fn the_example_has_what_a_person_may_set_and_is_found_well() {
     let lines = text.lines().filter_map(|it| it.trim_start_matches('#').split_once('='));
     let names: BTreeSet<_> =
         lines.filter(|(name, _)| !name.contains(' ')).map(|(name, _)| name.to_owned()).collect();
-    let not_for_people =
-        ["CREDENTIALS_DIRECTORY", "JOURNAL_STREAM", "LISTEN_FDNAMES", "TERM", "TZ", "RUST_BACKTRACE"];
+    let not_for_people = [
+        "CREDENTIALS_DIRECTORY",
+        "JOURNAL_STREAM",
+        "LISTEN_FDNAMES",
+        "TERM",
+        "LC_ALL",
+        "LC_CTYPE",
+        "LANG",
+        "TZ",
+        "RUST_BACKTRACE",
+    ];
     let mut expected = of_page();
     expected.retain(|it| !not_for_people.contains(&it.as_str()));
     assert_eq!(names, expected);

@@ -59,6 +59,11 @@ impl World {
         scratch.secret("etc/ops/milestone-webhook-secret", "correct horse");
         let systemctl = scratch.write("bin/systemctl", SYSTEMCTL);
         fs::set_permissions(systemctl, PermissionsExt::from_mode(0o755)).unwrap();
+        // As scripts/install calls them.
+        for script in ["backup", "restore", "trim"] {
+            let installed = scratch.dir().join(format!("bin/milepost-{script}"));
+            std::os::unix::fs::symlink(root().join("scripts").join(script), installed).unwrap();
+        }
         // Free for as long as nobody takes it; it must be the same after a restart.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let world = World { scratch, port };
@@ -221,7 +226,7 @@ fn rehearsals() -> BTreeMap<&'static str, fn(&World)> {
         is_well(world, &["first", "job"]);
     });
     all.insert("Milepost chain broken", |world| {
-        world.sh("backup /var/backups/milepost/today; ln -s today /var/backups/milepost/latest");
+        world.sh("milepost-backup /var/backups/milepost/today; ln -s today /var/backups/milepost/latest");
         let path = world.scratch.log("audit.jsonl");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, text.replacen("appended", "rejected", 1)).unwrap();
@@ -262,7 +267,8 @@ fn rehearsals() -> BTreeMap<&'static str, fn(&World)> {
         is_well(world, &["first", "second"]);
     });
     all.insert("The receiver came back with less", |world| {
-        world.sh("kill $(cat \"$WORLD\"/receiver.pid); rm -r \"$WORLD\"/there; mkdir \"$WORLD\"/there");
+        world.sh("pid=$(cat \"$WORLD\"/receiver.pid); kill $pid; tail --pid=$pid -f /dev/null");
+        world.sh("rm -r \"$WORLD\"/there; mkdir \"$WORLD\"/there");
         world.sh("rm \"$WORLD\"/receiver.pid; systemctl restart milestone-receive@ops.service");
         assert!(world.feed().is_empty());
         let said = section(world, "The receiver came back with less");
@@ -312,7 +318,9 @@ fn rehearsals() -> BTreeMap<&'static str, fn(&World)> {
         is_well(world, &["first"]);
     });
     all.insert("Backup", |world| {
-        world.sh("backup /var/backups/milepost/yesterday; ln -s yesterday /var/backups/milepost/latest");
+        world.sh(
+            "milepost-backup /var/backups/milepost/yesterday; ln -s yesterday /var/backups/milepost/latest",
+        );
         let said = section(world, "Backup").remove(0).exits(0);
         let head = world.sh("audit-tail --head");
         assert!(said.stdout.ends_with(&head), "{said:?}");

@@ -224,23 +224,29 @@ fn every_line_of_the_crontab_does_its_work_in_what_cron_gives_it() {
         scratch.write(job, "#!/bin/sh\necho the job ran\n");
         Run::of(Command::new("chmod").args(["+x", job]).current_dir(scratch.dir()).spawn().unwrap()).exits(0);
     }
+    // As scripts/install calls them.
     let dir = scratch.dir().to_str().unwrap();
-    let here = |text: &str| {
+    for script in ["backup", "trim"] {
+        std::os::unix::fs::symlink(root().join("scripts").join(script), format!("{dir}/milepost-{script}"))
+            .unwrap();
+    }
+    let here = |text: &str, round: u32| {
         text.replace("/var/lib/milepost/logs", &format!("{dir}/logs"))
             .replace("/etc/milepost/secret", receiver.secret.to_str().unwrap())
             .replace("/usr/local/bin/nightly", &format!("{dir}/nightly"))
+            .replace("/var/backups/milepost/", &format!("{dir}/backup.{round}."))
             .replace("https://feed.example", &receiver.url)
-            .replace("/usr/local/bin:/usr/bin:/bin", &path_to_tools())
+            .replace("/usr/local/bin:/usr/bin:/bin", &format!("{dir}:{}", path_to_tools()))
     };
     let (variables, commands) = crontab();
     assert!(commands.len() >= 7, "{commands:?}");
     // In the first round the jobs report, in the second one it is delivered.
-    for _ in 0..2 {
+    for round in 0..2 {
         for command in &commands {
             let mut cron = Command::new("/bin/sh");
-            cron.args(["-c", &here(command)]).env_clear().current_dir(dir);
+            cron.args(["-c", &here(command, round)]).env_clear().current_dir(dir);
             cron.env("HOME", dir).env("LOGNAME", "milepost").stdin(Stdio::null());
-            cron.envs(variables.iter().map(|(name, value)| (name, here(value))));
+            cron.envs(variables.iter().map(|(name, value)| (name, here(value, round))));
             let run = Run::of(cron.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
             let said = format!("{command}: {run:?}");
             assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{said}");

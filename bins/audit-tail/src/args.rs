@@ -175,8 +175,8 @@ fn outcome(word: &str) -> Result<String, String> {
 
 fn not_one_of(word: &str, what: &str, known: &[&str]) -> String {
     let meant = milepost::text::nearest(word, known.iter().copied());
-    let hint = meant.map(|it| format!("; did you mean {it}?")).unwrap_or_default();
-    format!("is no {what}{hint} There are {}", known.join(", "))
+    let hint = meant.map(|it| format!(" (did you mean {it}?)")).unwrap_or_default();
+    format!("is no {what}{hint}; there are {}", known.join(", "))
 }
 
 impl Args {

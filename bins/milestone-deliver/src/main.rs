@@ -339,13 +339,14 @@ fn wait_for_other(
         if let Some(lock) = Lock::try_acquire(consumer.logs(), &consumer.instance_lock())? {
             return Ok(Waited::Lock(lock));
         }
-        if let Some((state, pending)) = delivery::outlook(consumer)? {
-            let verdict = if pending == 0 {
+        if let Some((state, left)) = delivery::outlook(consumer)? {
+            let verdict = if left.pending == 0 {
                 Some(Verdict::Done)
             } else {
-                drain_ends(&state, pending, deadline, outside.out)
+                drain_ends(&state, left.pending, deadline, outside.out)
             };
             if let Some(verdict) = verdict {
+                outside.out.result(&left);
                 return Ok(Waited::Over(verdict));
             }
         } else if deadline.is_some_and(|it| Instant::now() >= it) {

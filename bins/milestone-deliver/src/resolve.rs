@@ -111,7 +111,8 @@ impl Resolver for Lookup {
         }
         if allowed.is_empty() {
             let Some(first) = found.first() else { return Err(ureq::Error::HostNotFound) };
-            let rule = if self.rules.loopback_only { "another machine" } else { "no public address" };
+            let is_elsewhere = self.rules.loopback_only && !first.ip().is_loopback();
+            let rule = if is_elsewhere { "another machine" } else { "no public address" };
             let what = format!("{host} is at {}, which is {rule}", first.ip());
             return Err(ureq::Error::Other(Box::new(Forbidden(what))));
         }

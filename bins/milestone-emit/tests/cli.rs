@@ -104,6 +104,8 @@ fn one_bad_line_is_named_and_stops_nothing_else() {
     );
     assert_eq!(scratch.records("milestones").len(), 2);
     assert_eq!(outcomes(&scratch), ["appended", "rejected", "rejected", "duplicate", "appended"]);
+    let audited = &scratch.records("audit")[2];
+    assert_eq!(audited["idempotency_key"], "milestone:c", "what it names itself is found by that");
     let quiet = scratch.feed(TOOL, &["-q", "-"], &input).exits(65);
     assert_eq!(quiet.all("status"), ["rejected", "rejected"], "refused lines stay");
 }
@@ -216,6 +218,12 @@ fn all_or_nothing_appends_nothing_when_anything_is_refused() {
     assert_eq!(run.all("status"), ["valid", "rejected", "valid"]);
     assert!(run.stderr.contains("nothing was appended") && run.stderr.contains("2 valid"), "{}", run.stderr);
     assert!(scratch.records("milestones").is_empty());
+    let run = scratch.feed(TOOL, &["--all-or-nothing"], &lines(&[milestone("a"), milestone("a"), json!({})]));
+    assert_eq!(
+        run.exits(65).all("status"),
+        ["valid", "valid", "rejected"],
+        "of nothing there is no duplicate"
+    );
     scratch.feed(TOOL, &["--all-or-nothing"], &lines(&[milestone("a"), milestone("c")])).exits(0);
     assert_eq!(scratch.records("milestones").len(), 2);
     let mut other = milestone("a");

@@ -20,7 +20,11 @@ use milepost::{
     example = "{command_name} --resend nightly.2026-03-01\n{command_name} --resend-all --since 2026-03-01T10:00:00Z --until 2026-03-01T11:00:00Z --endpoint backup\n{command_name} --discard milestone:typo --reason 'reported by mistake'",
     note = "--redrive puts a dead letter back, once; --discard closes it for good, so that no --redrive takes it.\n--resend sends again what the endpoint had, with the same key and body; a receiver that still has it answers\nthat it is a duplicate. What is still pending for the endpoint is not put in again, however often asked.",
     note = "--trim takes closed files only, the oldest first, and never the newest closed one. An endpoint whose state file\nis missing has passed nothing. What was trimmed from a queue cannot be sent again by --resend.",
-    error_code(2, "a key that was asked for is not there, or its dead letter is closed")
+    error_code(2, "a key that was asked for is not there, or its dead letter is closed"),
+    error_code(
+        65,
+        "the source is another one than was read before, or what --redrive - read is no dead letter"
+    )
 )]
 pub struct Args {
     /// logs folder (default: `$MILESTONE_LOGS`, else ./logs)

@@ -21,14 +21,14 @@ use std::{
 
 use args::Args;
 use milepost::{
-    Result, cli,
+    Error, Kind, Result, cli,
     cli::{Output, Verdict},
     clock, emit,
     enqueue::{self, Enqueuer, Passed},
     journal::{Journal, JournalName},
     lock::Lock,
     logs::Logs,
-    queue,
+    queue, text,
     trim::{self, Trimmed, Wanted},
     units::DurationArg,
     watch::Watch,
@@ -47,6 +47,11 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     args.check()?;
     let logs = Logs::open(args.logs.as_deref(), "milestone-queue")?.rotate_as(args.rotate_bytes);
     let source_name = JournalName::from_file(&args.source)?;
+    if source_name == JournalName::audit() {
+        let what = "tells of what is queued, and is no source: it would never be read to its end";
+        return Err(Error::new(Kind::Usage, text::quoted(&args.source), what)
+            .cure("name a journal of milestones or of event envelopes"));
+    }
     // What a source's lines are is told by themselves; settling must know both kinds.
     let source = if source_name.as_str() == emit::SOURCE {
         emit::milestones(&logs)

@@ -9,16 +9,17 @@
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use milepost::{
-    Error, Kind, Result, Timestamp, clock, dead,
+    Error, Kind, Result, Timestamp, audit, clock, dead,
     delivery::{
         ClockDifference, Consumer, LANES_MAX, State,
         breaker::{Breaker, Cause},
     },
-    inventory,
+    emit, inventory,
     journal::{Item, Journal, JournalName, Position},
     logs::Logs,
     queue,
     state_file::{self, Loaded},
+    task,
 };
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -425,9 +426,11 @@ fn queues(journals: &[Journal]) -> BTreeSet<JournalName> {
 
 fn journal_status(journal: &Journal) -> Result<JournalStatus> {
     let last = journal.last_line()?;
-    let time = last.map(|(_, line)| time_of(&line)).transpose().map_err(|why| {
-        Error::new(Kind::BadData, journal.name().file(), format!("the last record is damaged: {why}"))
-    })?;
+    let written = |(position, line): (Position, Vec<u8>)| {
+        let offset = position.offset.saturating_sub(line.len() as u64 + 1);
+        written_at(journal, offset, &line)
+    };
+    let time = last.map(written).transpose()?;
     Ok(JournalStatus {
         journal: journal.name().file(),
         bytes: journal.end()?,
@@ -435,7 +438,19 @@ fn journal_status(journal: &Journal) -> Result<JournalStatus> {
     })
 }
 
-/// When a record was written, as far as it says so.
+/// When the record at `offset` was written, as far as anybody says so.
+fn written_at(journal: &Journal, offset: u64, line: &[u8]) -> Result<Option<Timestamp>> {
+    let time = time_of(line).map_err(|why| {
+        Error::new(Kind::BadData, journal.name().file(), format!("the record at {offset} is damaged: {why}"))
+    })?;
+    // What milestones and tasks say is when something happened.
+    if !matches!(journal.name().as_str(), emit::SOURCE | task::TASKS) {
+        return Ok(time);
+    }
+    Ok(audit::appended_at(journal.logs(), journal.name(), offset)?.or(time))
+}
+
+/// The time that a record carries.
 fn time_of(line: &[u8]) -> Result<Option<Timestamp>, serde_json::Error> {
     let record: Map<String, Value> = serde_json::from_slice(line)?;
     let fields = ["receivedAtUtc", "dead_at", "timestampUtc", "timestamp", "updated_at", "at"];
@@ -448,7 +463,9 @@ fn waiting(journal: &Journal, from: &Position) -> Result<Waiting> {
     let mut reader = journal.read_from(from)?;
     let behind_bytes = reader.end().saturating_sub(from.offset);
     let oldest_waiting_utc = match reader.next_item()? {
-        Some(Item::Line { text, .. }) => time_of(text).ok().flatten(),
+        // That it is damaged is for the queue's writer to say.
+        Some(Item::Line { text, .. }) if time_of(text).is_err() => None,
+        Some(Item::Line { offset, text, .. }) => written_at(journal, offset, text)?,
         Some(Item::Overlong { .. }) | None => None,
     };
     Ok(Waiting { behind_bytes, oldest_waiting_utc })

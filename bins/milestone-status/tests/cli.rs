@@ -113,13 +113,14 @@ fn what_waits_is_counted_in_bytes_from_step_to_step() {
     emit(&scratch, "a", &now);
     let emitted = bytes(&scratch, "milestones.jsonl");
     let before = answer(&scratch, 0);
+    let written = &scratch.records("audit")[0]["timestamp"];
     assert_eq!(
         before["journals"][0],
-        json!({ "journal": "milestones.jsonl", "bytes": emitted, "lastRecordUtc": now })
+        json!({ "journal": "milestones.jsonl", "bytes": emitted, "lastRecordUtc": written })
     );
     let queue = &before["queues"][0];
     assert_eq!((&queue["source"], &queue["behindBytes"]), (&json!("milestones.jsonl"), &json!(emitted)));
-    assert_eq!(queue["oldestWaitingUtc"], json!(now));
+    assert_eq!(&queue["oldestWaitingUtc"], written);
 
     enqueue(&scratch);
     let queued = bytes(&scratch, queue::MILESTONE_QUEUE);
@@ -139,7 +140,11 @@ fn what_waits_is_counted_in_bytes_from_step_to_step() {
 #[test]
 fn what_waits_for_long_is_a_warning() {
     let scratch = Scratch::new();
-    emit(&scratch, "a", "2026-03-01T09:05:00.000Z");
+    emit(&scratch, "a", "2020-01-01T00:00:00.000Z");
+    assert_eq!(scratch.run(TOOL, &["--quiet"]).exits(0).stdout, "", "it waits since it was reported");
+    let audit = fs::read_to_string(scratch.log("audit.jsonl")).unwrap();
+    let reported = scratch.records("audit")[0]["timestamp"].as_str().unwrap().to_owned();
+    fs::write(scratch.log("audit.jsonl"), audit.replace(&reported, "2026-03-01T09:05:00.000Z")).unwrap();
     let run = scratch.run(TOOL, &["--quiet"]).exits(1);
     assert!(run.stdout.starts_with("warning: logs\n"), "{}", run.stdout);
     assert!(

@@ -10,9 +10,10 @@
 //!   it may be missing, torn or not audited.
 //! - After a break the walk goes on from what stands there, so that one break is one problem.
 //!
-//! Not here: reading a line (`line`), the journals of others (`journals`).
+//! Not here: reading a line (`line`), the journals of others (`journals`, `receipts`).
 
 mod journals;
+mod receipts;
 
 use std::collections::VecDeque;
 
@@ -147,7 +148,7 @@ pub fn head(logs: &Logs) -> Result<Option<Head>> {
     Ok(Some(Head { seq: chain.seq, hash: chain.head }))
 }
 
-/// A reader of the audit from its first record, up to where it is believed.
+/// A reader of the audit from its first record, up to where it is believed; without a mark, all that is there.
 ///
 /// # Errors
 /// When it cannot be read.
@@ -155,7 +156,7 @@ pub fn reader(logs: &Logs) -> Result<Reader> {
     let name = JournalName::audit();
     let reach = journal::reach(logs, &name)?;
     let mut reader = Reader::open_at(logs, &name, reach.first)?;
-    reader.read_until(reach.believed);
+    reader.read_until(if reach.has_mark { reach.believed } else { reach.written });
     Ok(reader)
 }
 
@@ -173,6 +174,7 @@ pub fn verify(logs: &Logs, options: &Options, progress: &mut dyn FnMut(u64, u64)
         report: Report::default(),
         chain: Some(Chain::default()),
         expected: options.expect.iter().cloned().collect(),
+        has_mark: reach.has_mark,
         offset: reach.first,
     };
     if reach.first > 0 {
@@ -195,7 +197,7 @@ pub fn verify(logs: &Logs, options: &Options, progress: &mut dyn FnMut(u64, u64)
                 break;
             }
             Ok(Some(Item::Line { offset, text, .. })) => {
-                if !walk.line(offset, text, offset >= reach.believed, &mut journals) {
+                if !walk.line(offset, text, offset >= reach.believed, &mut journals)? {
                     break;
                 }
             }
@@ -235,19 +237,21 @@ struct Walk<'v> {
     chain: Option<Chain>,
     /// What is expected and did not come yet, in order.
     expected: VecDeque<Head>,
+    /// Whether the audit has a mark.
+    has_mark: bool,
     /// Offset of the line that is looked at.
     offset: u64,
 }
 
 impl Walk<'_> {
     /// Takes one line in; false when the walk ends before it.
-    fn line(&mut self, offset: u64, text: &[u8], is_open: bool, journals: &mut Journals<'_>) -> bool {
+    fn line(&mut self, offset: u64, text: &[u8], is_open: bool, journals: &mut Journals<'_>) -> Result<bool> {
         self.offset = offset;
         if let Some(record) = RawLine::read(text)
             && self.step(&record)
         {
-            self.record(&record, journals);
-            return true;
+            self.record(&record, journals)?;
+            return Ok(true);
         }
         // Not the next record, or one that only a parser can judge.
         let mut chain = self.chain.clone().or_else(|| before(text)).unwrap_or_default();
@@ -256,24 +260,25 @@ impl Walk<'_> {
                 self.chain = Some(chain);
                 self.report.records += 1;
             }
-            Err(_) if is_open => return false,
+            // A crash leaves no whole record that is not the next one; a writer that takes its batch back may.
+            Err(_) if is_open && (self.has_mark || Chain::after(text).is_none()) => return Ok(false),
             Err(why) => {
                 self.broken(offset, &why);
                 self.chain = Chain::after(text);
                 self.report.records += u64::from(self.chain.is_some());
                 if let Some(record) = RawLine::read(text) {
-                    journals.told(&record, &mut self.report);
+                    journals.told(&record, &mut self.report)?;
                 }
-                return true;
+                return Ok(true);
             }
         }
         // Rare enough to be brought into the form that is understood below.
         if let Some(canonical) = serde_json::from_slice(text).ok().map(|it| crate::canonical::to_vec(&it))
             && let Some(record) = RawLine::read(&canonical)
         {
-            self.record(&record, journals);
+            self.record(&record, journals)?;
         }
-        true
+        Ok(true)
     }
 
     /// Steps over a canonical record if it is the next one and its hash is right.
@@ -298,7 +303,7 @@ impl Walk<'_> {
     }
 
     /// A record in its place: what it tells of.
-    fn record(&mut self, record: &RawLine<'_>, journals: &mut Journals<'_>) {
+    fn record(&mut self, record: &RawLine<'_>, journals: &mut Journals<'_>) -> Result<()> {
         while let Some(expected) = self.expected.front().filter(|it| it.seq <= record.seq) {
             if expected.seq == record.seq && expected.hash.as_bytes() == record.hash {
                 self.expected.pop_front();
@@ -315,7 +320,7 @@ impl Walk<'_> {
         if record.action == b"seal" {
             self.seal(record);
         }
-        journals.told(record, &mut self.report);
+        journals.told(record, &mut self.report)
     }
 
     fn seal(&mut self, record: &RawLine<'_>) {

@@ -19,7 +19,11 @@ use std::{
 use rustix::stdio;
 use serde::Serialize;
 
-use super::{messages::Messages, progress::Progress, streams::write_all};
+use super::{
+    messages::Messages,
+    progress::Progress,
+    streams::{is_left, write_all},
+};
 use crate::{Error, Kind};
 
 /// Collected results are written when they reach this size.
@@ -92,7 +96,7 @@ impl Output {
 
     /// Whether nobody reads the results any more. Who only prints (`audit-tail -f`) may then end.
     pub fn is_closed(&self) -> bool {
-        !matches!(self.state, State::Open)
+        !matches!(self.state, State::Open) || is_left(stdio::stdout())
     }
 
     /// Says what went wrong.

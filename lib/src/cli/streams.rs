@@ -14,7 +14,7 @@ use std::{
 };
 
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     fd::BorrowedFd,
     fs::{OFlags, fcntl_getfl},
     io::Errno,
@@ -68,6 +68,14 @@ pub(super) fn terminals_show_utf8() -> bool {
 fn is_utf8(locale: &str) -> bool {
     let charset = locale.split('@').next().and_then(|it| it.split_once('.')).map_or("", |(_, it)| it);
     charset.eq_ignore_ascii_case("utf-8") || charset.eq_ignore_ascii_case("utf8")
+}
+
+/// Whether `stream` is a pipe that nobody reads from any more. Only a write fails there, and whoever waits for
+/// something to write would wait for nobody.
+pub(super) fn is_left(stream: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(&stream, PollFlags::empty())];
+    matches!(poll(&mut polled, Some(&Timespec::default())), Ok(1))
+        && polled[0].revents().contains(PollFlags::ERR)
 }
 
 /// Writes all of `bytes` to `stream`, past interruptions and short writes.

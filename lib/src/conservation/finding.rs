@@ -199,6 +199,19 @@ impl Findings {
         self.listed.is_empty()
     }
 
+    /// Drops all but what was found in a journal before an offset.
+    pub fn forget(&mut self, name: &JournalName, from: u64) {
+        let is_before =
+            |it: &Finding| it.journal.as_ref() == Some(name) && it.offset.is_some_and(|it| it < from);
+        *self = std::mem::take(&mut self.listed).into_iter().filter(is_before).fold(
+            Findings::default(),
+            |mut kept, it| {
+                kept.add(it);
+                kept
+            },
+        );
+    }
+
     /// Keeps what another look has found as well: a running pipeline may have moved on under one of them.
     pub fn confirmed_by(&mut self, other: &Findings) {
         let known: BTreeSet<_> = other.listed.iter().map(Finding::identity).collect();

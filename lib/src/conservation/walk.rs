@@ -68,6 +68,8 @@ struct Detail<'l> {
     seq: Option<u64>,
     #[serde(borrow)]
     replaced: Option<Cow<'l, str>>,
+    #[serde(borrow)]
+    trimmed: Option<Cow<'l, str>>,
 }
 
 #[derive(Deserialize)]
@@ -97,6 +99,8 @@ pub(super) struct Walk<'w> {
     beyond: BTreeMap<String, Beyond>,
     /// What was found of each journal on the way, until a resync makes it void.
     told: BTreeMap<String, Findings>,
+    /// By journal up to where it was trimmed, by the word of the audit.
+    trimmed: BTreeMap<String, u64>,
 }
 
 impl<'w> Walk<'w> {
@@ -114,6 +118,7 @@ impl<'w> Walk<'w> {
             received: Vec::new(),
             beyond: BTreeMap::new(),
             told: BTreeMap::new(),
+            trimmed: BTreeMap::new(),
         }
     }
 
@@ -154,7 +159,7 @@ impl<'w> Walk<'w> {
     fn take(&mut self, record: &Record<'_>, line: &Line<'_>) {
         let detail = &record.detail;
         if let Some(name) = &detail.replaced {
-            self.forget(name);
+            self.forget(name, detail.from.unwrap_or(0));
             return;
         }
         // A duplicate names the first one, and tells nothing new of it.
@@ -167,6 +172,11 @@ impl<'w> Walk<'w> {
             ("deliver", "quarantined") => self.settle(record, line, Fate::PassedOver),
             ("discard", "done") => self.discard(record, line),
             ("resync", _) => self.resync(detail),
+            ("checkpoint", "done") => {
+                if let (Some(name), Some(to)) = (&detail.trimmed, detail.to) {
+                    self.trimmed.insert(name.to_string(), to);
+                }
+            }
             ("receive", "appended" | "duplicate") => {
                 let key = record.trace_id.as_deref().and_then(hash_of_hex);
                 self.received.extend(key.zip(detail.seq));
@@ -189,15 +199,18 @@ impl<'w> Walk<'w> {
         self.told.entry(name.to_owned()).or_default()
     }
 
-    /// What a journal held before it was taken as it is by a resync is gone with the word of an operator.
-    fn forget(&mut self, name: &str) {
+    /// What a journal held from `from` on before it was taken as it is by a resync is gone with the word of an operator.
+    fn forget(&mut self, name: &str, from: u64) {
         let Some(at) = self.book(name) else { return };
-        for entry in &mut self.books[at].entries {
+        let book = &mut self.books[at];
+        let first = book.entries.partition_point(|it| it.offset < from);
+        for entry in &mut book.entries[first..] {
             entry.told = 0;
             entry.is_recovered = false;
         }
+        let name_of_it = book.name.clone();
         self.beyond.remove(name);
-        self.told.remove(name);
+        self.told_of(name).forget(&name_of_it, from);
         for flow in
             self.flows.iter_mut().filter(|it| it.source.as_ref().is_some_and(|it| it.as_str() == name))
         {
@@ -205,8 +218,9 @@ impl<'w> Walk<'w> {
         }
         for flow in self.flows.iter_mut().filter(|it| it.queue.as_str() == name) {
             for endpoint in &mut flow.endpoints {
-                endpoint.fates.fill(Fate::Open);
-                endpoint.receipts.clear();
+                let first = first.min(endpoint.fates.len());
+                endpoint.fates[first..].fill(Fate::Open);
+                endpoint.receipts.retain(|it| (it.at as usize) < first);
             }
         }
     }
@@ -401,6 +415,18 @@ impl<'w> Walk<'w> {
         }
         // What is sent again is settled again.
         fates[at..].fill(Fate::Open);
+    }
+
+    /// Nothing is gone from a journal's beginning but what a trim took: its keys alone could be anybody's.
+    pub fn check_trims(&mut self) {
+        for book in self.books.iter().filter(|it| it.begins > 0) {
+            let trimmed = self.trimmed.get(book.name.as_str()).copied().unwrap_or(0);
+            if book.begins > trimmed {
+                let what =
+                    format!("it begins at offset {}; the audit tells of trims up to {trimmed}", book.begins);
+                self.findings.add(Finding::at(FindingKind::SegmentMissing, &book.name, trimmed, what));
+            }
+        }
     }
 
     /// Looks for what was told of and lies behind what was read: the journals may have grown since.

@@ -295,6 +295,8 @@ impl Engine {
     pub fn run(&mut self, world: &mut impl World) -> Result<Pause> {
         self.queue.settle_if_needed()?;
         self.forward.refresh()?;
+        // A command that was given before a record was queued is followed before that record is sent.
+        self.control_seen = None;
         loop {
             let now = world.now();
             self.follow_clock(now);
@@ -455,14 +457,22 @@ impl UnderWay {
     }
 }
 
-/// What another instance has saved, and how much is not settled by it; none when it has saved nothing yet.
-pub fn outlook(consumer: &Consumer) -> Result<Option<(State, u64)>> {
+/// What another instance has saved, and what is left by that; none when it has saved nothing yet.
+pub fn outlook(consumer: &Consumer) -> Result<Option<(State, Summary)>> {
     Ok(match state_file::load::<State>(consumer.logs(), &consumer.state_file())? {
         Loaded::Found(state) => {
             let beyond = Reader::open_at(consumer.logs(), consumer.queue_name(), state.cursor.offset)?;
             let unread = Unread::default().count(consumer, &state, &beyond)?;
-            let pending = state.retries.unsettled() + unread;
-            Some((state, pending))
+            let summary = Summary {
+                status: "ok",
+                delivered: 0,
+                duplicate: 0,
+                retrying: state.retries.retrying() as u64,
+                dead_lettered: 0,
+                pending: state.retries.unsettled() + unread,
+                next_attempt_utc: state.retries.first_due().map(|(due, _)| due),
+            };
+            Some((state, summary))
         }
         Loaded::Missing | Loaded::Damaged(_) => None,
     })

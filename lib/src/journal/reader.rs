@@ -358,8 +358,11 @@ pub(crate) fn place(logs: &Logs, name: &JournalName, offset: u64) -> Result<(Str
 pub(crate) struct Reach {
     /// The first byte that is still there.
     pub first: u64,
-    /// Up to here it is believed: by its mark or, where there is none, all that is there.
+    /// Up to here it is believed: by its mark. Without one the active segment is not settled yet, a power cut has taken
+    /// the mark; but of a copy without any locks all that is there is believed.
     pub believed: u64,
+    /// Whether there is a mark.
+    pub has_mark: bool,
     /// Up to here there are bytes. Those behind `believed` belong to a writer that is at work or has died.
     pub written: u64,
 }
@@ -386,8 +389,9 @@ pub(crate) fn reach(logs: &Logs, name: &JournalName) -> Result<Reach> {
     let first = segments.sealed_bases()?.into_iter().min().unwrap_or(base).min(base);
     // One from before a rotation is a mark too: what it does not cover, its writer is about to.
     let has_mark = segments.lock.as_ref().is_some_and(|it| Mark::read(it).is_ok_and(|it| it.is_some()));
-    let believed = if has_mark { segments.mark.end() } else { written };
-    Ok(Reach { first, believed, written })
+    let is_copy = !has_mark && !logs.dir().join(".lock").exists();
+    let believed = if is_copy { written } else { segments.mark.end() };
+    Ok(Reach { first, believed, has_mark, written })
 }
 
 /// Whether a writer died here: the active segment has bytes beyond its mark.

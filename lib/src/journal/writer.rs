@@ -74,8 +74,10 @@ impl Journal {
     /// Takes the journal as it is now, although it is shorter than what was synced (`--resync`). That is audited
     /// first, so that a crash cannot keep it from being known: what the audit told of the journal before is void.
     pub fn accept_as_it_is(&self) -> Result<()> {
-        let end = Extent::of(&self.logs, &self.name)?.physical_end();
-        let detail = json!({ "replaced": self.name.as_str(), "end": end });
+        let extent = Extent::of(&self.logs, &self.name)?;
+        // Sealed segments are as they were.
+        let (from, end) = (extent.active.base, extent.physical_end());
+        let detail = json!({ "replaced": self.name.as_str(), "from": from, "end": end });
         let draft = Draft::new(Action::Resync, Outcome::Done, detail);
         audit::append(&self.logs, &[draft]).map_err(|it| it.error)?;
         self.writer(Active::open_replaced(&self.logs, &self.name)?).map(drop)

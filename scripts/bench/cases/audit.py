@@ -44,6 +44,8 @@ def filter_(bench, report):
             "rg", "-F", "--no-config", f'"trace_id":"{trace}"', *files) / gigabytes,
         "one scope": lambda: bench.seconds(*tail, "--scope", "scope-7") / gigabytes,
         "jq, one scope": lambda: bench.seconds("jq", "-c", 'select(.scope == "scope-7")', part) / part_gigabytes,
+        **{f"{count}": lambda count=count: 1e6 / count * bench.seconds(
+            tail[0], "--logs", bench.delivered(count), "--trace", trace) for count in bench.sizes},
     }, bench.rounds)
 
     def rates(*names):
@@ -53,6 +55,7 @@ def filter_(bench, report):
     report.row(f"one trace in {gigabytes:.2f} GB: share of ripgrep's speed",
                taken.ratio("ripgrep, one trace", "one trace"), "", (AT_LEAST, 0.3),
                rates("one trace", "ripgrep, one trace"))
+    report.grow("audit-tail --trace", "µs", {count: taken.figure(f"{count}") for count in bench.sizes})
     os.unlink(part)
 
 

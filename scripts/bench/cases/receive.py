@@ -99,18 +99,21 @@ def batch(bench, report):
     report.row(f"events a second in batches of {BATCH}", taken.figure("receive"), "/s", (AT_LEAST, 300_000))
 
 
+def received(bench, size):
+    """A receiver's folder with so many milestones."""
+    def make():
+        logs = bench.folder()
+        with bench.receiver(logs) as receiver:
+            # What is sent is made in memory before.
+            for _ in range(max(1, size // 500_000)):
+                _load(bench, receiver, min(size, 500_000), BATCH)
+        return logs
+    return bench.once(f"{size:,} milestones received", make)
+
+
 def growth(bench, report):
     """Signed ingests into feeds of all sizes."""
-    def filled(size):
-        def make():
-            logs = bench.folder()
-            with bench.receiver(logs) as receiver:
-                # What is sent is made in memory before.
-                for _ in range(max(1, size // 500_000)):
-                    _load(bench, receiver, min(size, 500_000), BATCH)
-            return logs
-        return bench.once(f"{size:,} milestones received", make)
-    folders = {size: bench.clone(filled(size)) for size in bench.sizes}
+    folders = {size: bench.clone(received(bench, size)) for size in bench.sizes}
 
     def ingest(logs):
         with bench.receiver(logs) as receiver:

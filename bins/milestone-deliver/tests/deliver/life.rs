@@ -46,7 +46,7 @@ fn a_second_instance_leaves_and_drain_waits_for_it() {
     let patient = command(&scratch, &server.url(), &["--drain"]).spawn().unwrap();
     go.send(()).unwrap();
     Run::of(first).exits(0);
-    Run::of(patient).exits(0);
+    assert_eq!(Run::of(patient).exits(0).all("pending"), [0], "the one that waited says what is left");
     assert_eq!(server.ids(), ["m1"]);
     // Another endpoint is another consumer.
     go.send(()).unwrap();

@@ -1,10 +1,11 @@
 //! What an operator asks for: hold, release, retry, ping.
 
+use milepost_testing::{Run, wait_until};
 use serde_json::{Value, json};
 
 use crate::{
-    queue::TOOL,
-    scripted::{REJECTED, Server, accepted, counts, deliver, scratch, status},
+    queue::{TOOL, terminate},
+    scripted::{REJECTED, Server, accepted, command, counts, deliver, enqueue, scratch, state, status},
 };
 
 #[test]
@@ -19,6 +20,25 @@ fn hold_release_and_retry_now_work_from_outside() {
     assert_eq!(counts(&deliver(&scratch, &server, &[]).exits(0)), (0, 1, 0, 1));
     scratch.run(TOOL, &["--retry-now"]).exits(0);
     assert_eq!(counts(&deliver(&scratch, &server, &[]).exits(0)), (1, 0, 0, 0));
+}
+
+#[test]
+fn what_comes_after_hold_has_said_so_is_not_sent_by_a_running_instance() {
+    let scratch = scratch(&["m0"]);
+    let server = Server::start(|_, it| accepted(it));
+    let watching = command(&scratch, &server.url(), &["--watch"]).spawn().unwrap();
+    for round in 1..=5 {
+        wait_until(|| server.requests().len() == round);
+        scratch.run(TOOL, &["--hold", "x"]).exits(0);
+        enqueue(&scratch, &[&format!("m{round}")]);
+        // Whatever it does with what came, it has done it when its state says that it holds.
+        wait_until(|| state(&scratch)["breaker"]["state"] == "held");
+        assert_eq!(server.requests().len(), round, "sent although --hold had ended before");
+        scratch.run(TOOL, &["--release"]).exits(0);
+    }
+    wait_until(|| server.requests().len() == 6);
+    terminate(&watching);
+    Run::of(watching).exits(0);
 }
 
 #[test]

@@ -95,6 +95,13 @@ fn a_torn_tail_of_the_source_is_settled_first() {
 }
 
 #[test]
+fn the_audit_is_no_source_since_reading_it_writes_to_it() {
+    let scratch = Scratch::new();
+    let run = scratch.run(TOOL, &["--source", "audit.jsonl", "--queue", "x-queue.jsonl"]).exits(64);
+    assert!(run.stderr.contains("is no source"), "{}", run.stderr);
+}
+
+#[test]
 fn a_truncated_source_stops_it_until_it_is_told_where_to_go_on() {
     let scratch = Scratch::new();
     emit(&scratch, ids(0..3));
