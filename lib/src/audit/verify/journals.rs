@@ -265,6 +265,10 @@ impl Followed {
             self.ahead = self.ahead.max(Some(from));
             return;
         }
+        // What was trimmed can no longer be compared; that it was trimmed by right, the conservation check says.
+        if from < self.first {
+            return;
+        }
         self.pass_until(logs, from);
         let is_one = to == from + 1;
         let (problems, mut read) = (self.found.count(), String::new());
