@@ -43,6 +43,11 @@ def options():
     return given
 
 
+def words(case):
+    """What a case says of itself."""
+    return " ".join(case.__doc__.split())
+
+
 def compile_floors(target):
     """The C programs; where they are."""
     source, out = os.path.join(ROOT, "scripts/bench/floors"), os.path.join(target, "bench/floors")
@@ -64,7 +69,8 @@ def run(given, chosen, scratch):
     bench.stored_counts = report.stored_counts(output)
     out = report.Report()
     for name, case in chosen.items():
-        out.case, began = name, time.monotonic()
+        began = time.monotonic()
+        out.begin(name, words(case))
         try:
             case(bench, out)
         except (Trouble, OSError, subprocess.SubprocessError, ValueError, LookupError) as cause:
@@ -81,7 +87,7 @@ def main():
               if not given.cases or any(name.startswith(it) for it in given.cases)}
     if given.list:
         for name, case in chosen.items():
-            print(f"{name:<20} {' '.join(case.__doc__.split())}")
+            print(f"{name:<20} {words(case)}")
         return 0
     for name in list(os.environ):
         if name.startswith(("MILESTONE_", "CLAWDBOT_")) or name in ("NO_COLOR", "JOURNAL_STREAM"):

@@ -41,7 +41,12 @@ class Report:
 
     def __init__(self):
         self.rows, self.settings, self.growth, self.counts, self.failed = [], {}, {}, {}, {}
-        self.case = ""
+        self.case, self.cases = "", {}
+
+    def begin(self, case, what):
+        """From here on everything is of this case."""
+        self.case = case
+        self.cases[case] = what
 
     def row(self, what, figure, unit, reach=None, sides=""):
         """Adds a row and prints it. `reach` is (AT_MOST or AT_LEAST, line)."""
@@ -77,7 +82,7 @@ class Report:
             most = max(it.median for it in figures.values())
             for at, (size, figure) in enumerate(figures.items()):
                 bar = "█" * max(1, round(40 * figure.median / most))
-                lines.append(f"{theme if at == 0 else '':<34} {size:>10,} {bar:<41}{number(figure.median, unit)}")
+                lines.append(f"{theme if at == 0 else '':<40} {size:>10,} {bar:<41}{number(figure.median, unit)}")
         return lines
 
     def summary(self):
@@ -103,6 +108,7 @@ class Report:
         out += ["| " + " | ".join(self.HEAD) + " |", "| --- | --- | ---: | ---: | --- | --- | --- |"]
         out += ["| " + " | ".join(_escape(it) for it in row.cells()) + " |" for row in self.rows]
         out += [f"\nFailed: {case}: {why}" for case, why in self.failed.items()]
+        out += ["", "## Cases", ""] + [f"- **{case}**: {what}" for case, what in self.cases.items()]
         if self.growth:
             out += ["", "## Growth", "", "What one event costs (or one run, where it says so) by the number of events "
                     "that are there.", "", "```text", *self.chart(), "```"]

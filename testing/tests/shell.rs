@@ -30,7 +30,9 @@ fn only_milestone(scratch: &Scratch) -> Value {
 
 /// A wrapped command that has said `up`.
 fn started(scratch: &Scratch, args: &[&str]) -> (Child, BufReader<ChildStdout>) {
-    let mut child = scratch.script("with-milestone").args(args).stdin(Stdio::piped()).spawn().unwrap();
+    // A test that runs in the background of a script has been told to ignore what comes from the keyboard.
+    let with = ["--default-signal=HUP,INT,QUIT,TERM", "with-milestone"];
+    let mut child = scratch.script("env").args(with).args(args).stdin(Stdio::piped()).spawn().unwrap();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
     let mut line = String::new();
     stdout.read_line(&mut line).unwrap();
@@ -105,8 +107,11 @@ fn a_command_that_a_signal_ends_is_reported_so() {
         let scratch = Scratch::new();
         let (mut child, _stdout) =
             started(&scratch, &["--title", "job", "--", "sh", "-c", "echo up; exec cat"]);
+        // Waiting would close it, and so end the command by itself.
+        let held = child.stdin.take();
         signal(name, child.id());
         assert_eq!(child.wait().unwrap().code(), Some(status));
+        drop(held);
         let claim = only_milestone(&scratch)["claim"].as_str().unwrap().to_owned();
         assert!(claim.ends_with(&format!("exit status {status} (signal {name}).")), "{claim}");
     }

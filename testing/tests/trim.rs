@@ -1,6 +1,5 @@
 //! Trimming with everything at work: the tools as processes. The library's tests go through each rule and each kill.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
-#![expect(clippy::disallowed_methods, reason = "a test removes an index itself")]
 
 use std::{
     collections::BTreeSet,

@@ -139,7 +139,9 @@ impl Flow {
         let mut before = 0;
         for (key, at) in source.by_key() {
             let entry = &source.entries[*at as usize];
-            let is_queued = keys.binary_search_by_key(key, |it| it.0).is_ok();
+            // What was trimmed from the queue has come to something everywhere, and is not counted any more.
+            let is_queued =
+                keys.binary_search_by_key(key, |it| it.0).is_ok() || queue.is_some_and(|it| it.had_key(*key));
             // Beyond the mark counts what the audit tells of: that will be settled.
             let counts = (*at as usize) < source.believed || entry.told > 0;
             if is_queued || !counts || *key == before {

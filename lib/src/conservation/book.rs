@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     Result,
-    journal::{Extent, JournalName},
+    journal::{Digest, Extent, JournalName, digest, keys},
     logs::Logs,
 };
 
@@ -113,6 +113,9 @@ pub(super) struct Book {
     pub addressed: Vec<Addressed>,
     /// Logical offset of the first byte that a trim has left.
     pub begins: u64,
+    /// What stays of trimmed records, sorted: of a queue the digests of their idempotency keys, else of their look-up
+    /// keys.
+    trimmed: Vec<Digest>,
     /// Where the last search ended: the audit tells of records in their order.
     hint: usize,
     by_key: OnceCell<Vec<(u64, u32)>>,
@@ -132,6 +135,7 @@ impl Book {
             extra: Vec::new(),
             addressed: Vec::new(),
             begins: 0,
+            trimmed: trimmed(logs, name, contents)?,
             hint: 0,
             by_key: OnceCell::new(),
         };
@@ -192,6 +196,20 @@ impl Book {
         }
     }
 
+    /// Whether a trimmed record of this queue has the idempotency key with this hash.
+    pub fn had_key(&self, key: u64) -> bool {
+        let key = key.to_be_bytes();
+        let at = self.trimmed.partition_point(|it| it[..8] < key[..]);
+        self.trimmed.get(at).is_some_and(|it| it[..8] == key)
+    }
+
+    /// Whether a trimmed record of this source was the event with this idempotency key.
+    pub fn had_event(&self, key: &str) -> bool {
+        let had = |key: &str| self.trimmed.binary_search(&digest(key.as_bytes())).is_ok();
+        // Milestones are looked up by their id.
+        had(key) || key.strip_prefix("milestone:").is_some_and(had)
+    }
+
     /// The entry that begins at `offset`.
     pub fn find(&mut self, offset: u64) -> Option<usize> {
         let is_there = |at: usize| self.entries.get(at).is_some_and(|it| it.offset == offset);
@@ -238,6 +256,17 @@ impl Book {
     pub fn read_end(&self) -> u64 {
         self.entries.last().map_or(self.begins, Entry::end)
     }
+}
+
+/// See [`Book::trimmed`].
+fn trimmed(logs: &Logs, name: &JournalName, contents: Contents) -> Result<Vec<Digest>> {
+    let mut all = Vec::new();
+    keys::each(logs, name, &mut |_, kept| {
+        all.push(if contents == Contents::Queue { kept.rest } else { kept.key });
+        Ok(())
+    })?;
+    all.sort_unstable();
+    Ok(all)
 }
 
 impl std::fmt::Display for Book {

@@ -126,6 +126,9 @@ impl Flow {
             match origin {
                 // What was trimmed or replaced can no longer be compared.
                 None if resume <= source.begins || entry.offset < self.sourced_from => {}
+                // What was put back or sent again names the end of what was queued then, not its own line.
+                None if source.begins > 0
+                    && key_of(logs, queue, at).is_some_and(|it| source.had_event(&it)) => {}
                 None => add(findings, FindingKind::FromNowhere, format!("no line of {source} has its key")),
                 Some(origin) if origin.content != entry.content => {
                     if !same_milestone(logs, source, origin.offset, queue, entry.offset)? {
@@ -185,7 +188,8 @@ impl Flow {
             position = to.max(after);
         }
         for entry in source.entries[..source.believed].iter().filter(|it| it.key != 0 && !it.is_damaged) {
-            let is_queued = || queue.is_some_and(|it| it.with_key(entry.key).next().is_some());
+            let is_queued =
+                || queue.is_some_and(|it| it.with_key(entry.key).next().is_some() || it.had_key(entry.key));
             if entry.end() <= position && !self.is_skipped(entry.end()) && !is_queued() {
                 let what = format!("{} goes on behind it and does not hold it", self.queue.file());
                 findings.add(Finding::at(FindingKind::Skipped, &source.name, entry.offset, what));

@@ -11,7 +11,7 @@
 //! - What the audit told of a journal that was replaced, before `--resync` accepted it as it is, is void.
 //! - A folder without locks is a copy of an audit; there nothing is compared.
 
-use std::{collections::BTreeMap, fs, io};
+use std::collections::BTreeMap;
 
 use memchr::memmem::{self, Finder};
 use serde::{Deserialize, de::IgnoredAny};
@@ -21,10 +21,10 @@ use super::{
     receipts::{FEED, Receipts},
 };
 use crate::{
-    Error, Result,
+    Result,
     audit::line::{RawLine, raw},
     chain::Chain,
-    identity,
+    identity, inventory,
     journal::{self, Item, JournalName, Reader},
     logs::Logs,
     task::{TASKS, Task},
@@ -121,30 +121,15 @@ impl<'v> Journals<'v> {
         if !is_live {
             return Ok(journals);
         }
-        for folder in ["", "receive/"] {
-            let locks = logs.dir().join(".lock").join(folder);
-            let entries = match fs::read_dir(&locks) {
-                Ok(entries) => entries,
-                Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
-                Err(cause) => return Err(Error::io("cannot list the folder", &locks, cause)),
-            };
-            for entry in entries {
-                let file = entry.map_err(|it| Error::io("cannot list the folder", &locks, it))?.file_name();
-                let name = file.to_str().and_then(|it| it.strip_suffix(".lock"));
-                // Locks of instances and of folders are of no journal.
-                if let Some(name) =
-                    name.filter(|it| !(it.contains('@') || folder.is_empty() && *it == "audit"))
-                {
-                    journals.follow(&format!("{folder}{name}"))?;
-                }
-            }
+        for name in inventory::journals(logs)? {
+            journals.follow(name)?;
         }
         journals.has_feed = journals.all.contains_key(FEED);
         Ok(journals)
     }
 
-    fn follow(&mut self, name: &str) -> Result<()> {
-        let journal = JournalName::internal(name);
+    fn follow(&mut self, journal: JournalName) -> Result<()> {
+        let name = journal.to_string();
         let reach = journal::reach(self.logs, &journal)?;
         let mut reader = Reader::open_at(self.logs, &journal, reach.first)?;
         reader.read_until(reach.believed);
@@ -162,7 +147,7 @@ impl<'v> Journals<'v> {
             has_failed: false,
             name: journal,
         };
-        self.all.insert(name.to_owned(), followed);
+        self.all.insert(name, followed);
         Ok(())
     }
 
@@ -304,9 +289,10 @@ impl Followed {
             if self.has_failed {
                 return;
             }
-            match &mut self.untold {
-                Some((_, count)) => *count += 1,
-                None => (self.untold, self.untold_at) = (Some((place_of(logs, &self.name, at), 1)), at),
+            if let Some((_, count)) = &mut self.untold {
+                *count += 1;
+            } else {
+                (self.untold, self.untold_at) = (Some((place_of(logs, &self.name, at), 1)), at);
             }
         }
     }
