@@ -118,6 +118,10 @@ nothing_pending() {
   milestone-status --json --logs "$(logs_of "$1")" | jq -e 'all(.. | .pending? // empty | numbers; . == 0)' >/dev/null
 }
 
+there_is() {
+  compgen -G "$1" >/dev/null
+}
+
 nothing_failed() {
   [ -z "$(systemctl --failed --all --no-legend --plain)" ]
 }
