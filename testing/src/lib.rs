@@ -152,6 +152,18 @@ impl Scratch {
     }
 }
 
+/// A process that ends with the test, however that ends: killed when dropped.
+#[derive(Debug)]
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 impl Run {
     /// Waits for a tool to end.
     pub fn of(child: Child) -> Run {

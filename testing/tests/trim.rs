@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use milepost_testing::{Receiver, Run, Scratch, milestone};
+use milepost_testing::{Receiver, Run, Running, Scratch, milestone};
 use serde_json::json;
 
 /// Three milestones or so.
@@ -48,9 +48,10 @@ fn beside_writers_and_consumers_nothing_is_lost_and_nothing_forgotten() {
     let receiver = Receiver::start();
     let secret = receiver.secret.to_str().unwrap();
     let watch = |tool: &str, more: &[&str]| {
-        scratch.command(tool).args(["--watch", "-q", "--rotate-bytes", ROTATE]).args(more).spawn().unwrap()
+        let mut command = scratch.command(tool);
+        Running(command.args(["--watch", "-q", "--rotate-bytes", ROTATE]).args(more).spawn().unwrap())
     };
-    let mut watchers = [
+    let watchers = [
         watch("milestone-queue", &[]),
         watch("milestone-deliver", &["--secret-file", secret, "--url", &receiver.url]),
     ];
@@ -74,10 +75,7 @@ fn beside_writers_and_consumers_nothing_is_lost_and_nothing_forgotten() {
             scratch.run("milestone-status", &["--check"]).exits(0);
         }
     });
-    for watcher in &mut watchers {
-        watcher.kill().unwrap();
-        watcher.wait().unwrap();
-    }
+    drop(watchers);
     queue(&scratch, &[]);
     deliver(&scratch, &receiver);
     let [source, rest] = trim(&scratch);
