@@ -271,13 +271,16 @@ impl Followed {
         }
         self.pass_until(logs, from);
         let is_one = to == from + 1;
+        // Else it was trimmed, or told of before.
+        let is_here = self.reader.offset() == from;
         let (problems, mut read) = (self.found.count(), String::new());
         while self.reader.offset() >= from && self.reader.offset() < to && !self.has_failed {
             self.next(logs, Some(record), fingerprint.map(|_| &mut read));
         }
         // Of several records, the fingerprint is that of their fingerprints.
         let actual = if is_one { read } else { journal::fingerprint(read.as_bytes()) };
-        let is_whole = self.reader.offset() >= to && !self.has_failed && self.found.count() == problems;
+        let is_whole =
+            is_here && self.reader.offset() >= to && !self.has_failed && self.found.count() == problems;
         if is_whole && fingerprint.is_some_and(|it| *it != *actual) {
             let which = if is_one { "the record" } else { "one of the records from here on" };
             let what = format!("{which} was changed since the audit's record {} told of it", record.seq);
