@@ -85,7 +85,7 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
         return Ok(ping(&args, &url, &mut outside));
     }
     let messages = outside.out.messages();
-    let _sealing = if args.watch { Sealing::start(&logs, move |it| messages.warn(it))? } else { None };
+    let _sealing = Sealing::start(&logs, move |it| messages.warn(it))?;
     let (order, concurrency) = (args.order.0, args.concurrency);
     let settings = Settings { url, schedule: args.schedule(), order, concurrency };
     deliver(&args, &consumer, &settings, &mut outside)
