@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     Result,
+    delivery::State,
     journal::{JournalName, Lines},
     logs::Logs,
     queue,
@@ -86,7 +87,9 @@ impl Flow {
     ) -> Result<Vec<bool>> {
         let Some(queue) = self.book.map(|it| &books[it]) else { return Ok(Vec::new()) };
         let mut lost = vec![false; queue.entries.len()];
-        let Some(state) = &endpoint.state else { return Ok(lost) };
+        // A state from before the last resync is set right by the next run, from the audit.
+        let is_outdated = |it: &&State| endpoint.resynced_at.is_some_and(|at| at >= it.audit_offset);
+        let Some(state) = endpoint.state.as_ref().filter(|it| !is_outdated(it)) else { return Ok(lost) };
         let mut lines = Lines::new(logs, &queue.name);
         for (at, entry) in queue.entries.iter().enumerate() {
             let is_for = queue.addressed_at(at).is_none_or(|it| it.endpoint == endpoint.name);

@@ -59,6 +59,8 @@ pub(super) struct Endpoint {
     pub name: String,
     /// What the state file says; none when it is absent or damaged, since it will be rebuilt.
     pub state: Option<State>,
+    /// Where the audit tells of its last resync.
+    pub resynced_at: Option<u64>,
     /// By the queue's entries.
     pub fates: Vec<Fate>,
     pub acknowledgements: u64,
@@ -93,6 +95,7 @@ impl Endpoint {
         Endpoint {
             name: name.to_owned(),
             state,
+            resynced_at: None,
             fates: vec![Fate::Open; entries],
             acknowledgements: 0,
             receipts: Vec::new(),

@@ -171,7 +171,7 @@ impl<'w> Walk<'w> {
             ("deliver", "dead-lettered") => self.settle(record, line, Fate::Dead),
             ("deliver", "quarantined") => self.settle(record, line, Fate::PassedOver),
             ("discard", "done") => self.discard(record, line),
-            ("resync", _) => self.resync(detail),
+            ("resync", _) => self.resync(detail, line.offset),
             ("checkpoint", "done") => {
                 if let (Some(name), Some(to)) = (&detail.trimmed, detail.to) {
                     self.trimmed.insert(name.to_string(), to);
@@ -396,8 +396,8 @@ impl<'w> Walk<'w> {
         }
     }
 
-    /// Somebody has set a consumer to another position.
-    fn resync(&mut self, detail: &Detail<'_>) {
+    /// Somebody has set a consumer to another position, by the audit's record at `audited_at`.
+    fn resync(&mut self, detail: &Detail<'_>, audited_at: u64) {
         let Some(queue) = &detail.queue else { return };
         let Some(flow) = self.flows.iter_mut().find(|it| it.queue.as_str() == queue) else { return };
         if let (Some(_), Some(offset)) = (&detail.source, detail.source_offset) {
@@ -409,7 +409,9 @@ impl<'w> Walk<'w> {
         let (Some(endpoint), Some(cursor)) = (&detail.endpoint, detail.cursor) else { return };
         let Some(book) = flow.book.map(|it| &self.books[it]) else { return };
         let at = book.entries.partition_point(|it| it.offset < cursor);
-        let fates = &mut flow.endpoint(endpoint, book.entries.len()).fates;
+        let endpoint = flow.endpoint(endpoint, book.entries.len());
+        endpoint.resynced_at = Some(audited_at);
+        let fates = &mut endpoint.fates;
         for fate in fates[..at].iter_mut().filter(|it| **it == Fate::Open) {
             *fate = Fate::PassedOver;
         }
