@@ -214,9 +214,13 @@ impl Engine {
                 return Ok(true);
             }
             passed += 1;
-            if self.forward.offset() >= self.forward.end() && self.forward.refresh()? <= self.forward.offset()
-            {
-                break;
+            if self.forward.offset() >= self.forward.end() {
+                if self.forward.refresh()? <= self.forward.offset() {
+                    break;
+                }
+                // Before anything of that is sent, a command that was given before it was queued is followed.
+                self.control_seen = None;
+                return Ok(true);
             }
             let Some(found) = self.forward.next_item()? else { break };
             let (offset, end) = match found {
