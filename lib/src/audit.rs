@@ -28,6 +28,7 @@ use crate::{
     clock, identity,
     journal::{Item, JournalName, Reader, active::Active, fingerprint, line_before},
     logs::Logs,
+    schema::FieldError,
 };
 
 /// Names of an enumeration as they stand in the records.
@@ -183,6 +184,14 @@ impl Draft {
             scope: Some(scope.to_owned()),
             ..Draft::new(action, outcome, detail)
         }
+    }
+
+    /// A record about refused input: where it stood and which fields were wrong, never the input itself.
+    pub fn refused(action: Action, place: &str, errors: &[FieldError]) -> Draft {
+        const ERRORS_KEPT: usize = 5;
+        let shown = |it: &FieldError| json!({ "path": it.path, "message": it.message });
+        let errors: Vec<_> = errors.iter().take(ERRORS_KEPT).map(shown).collect();
+        Draft::new(action, Outcome::Rejected, json!({ "input": place, "errors": errors }))
     }
 }
 

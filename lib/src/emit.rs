@@ -274,12 +274,7 @@ fn hold_back(offer: &Offer, emitted: &mut Emitted, end: u64, batch: &mut Batch) 
     }
 }
 
-/// The audit record of refused input: where it stood, the id that it names and which fields were wrong, never the input
-/// itself.
+/// The audit record of refused input, under the id that it names.
 fn refusal(place: &str, id: Option<&str>, errors: &[FieldError]) -> Draft {
-    const ERRORS_KEPT: usize = 5;
-    let errors: Vec<_> =
-        errors.iter().take(ERRORS_KEPT).map(|it| json!({ "path": it.path, "message": it.message })).collect();
-    let detail = json!({ "input": place, "errors": errors });
-    Draft { key: id.map(identity::milestone_key), ..Draft::new(Action::Emit, Outcome::Rejected, detail) }
+    Draft { key: id.map(identity::milestone_key), ..Draft::refused(Action::Emit, place, errors) }
 }

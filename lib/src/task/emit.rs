@@ -79,7 +79,7 @@ impl TaskEmitter {
         for offer in offers {
             let (task, left_out) = match offer {
                 Offer::Refused { place, errors } => {
-                    batch.audit(refusal(place, errors));
+                    batch.audit(Draft::refused(Action::Task, place, errors));
                     emitted.push(TaskEmitted::Refused);
                     continue;
                 }
@@ -147,12 +147,4 @@ impl TaskEmitter {
             None => Ok(None),
         }
     }
-}
-
-/// The audit record of refused input: where it stood and which fields were wrong, never the input itself.
-fn refusal(place: &str, errors: &[FieldError]) -> Draft {
-    const ERRORS_KEPT: usize = 5;
-    let errors: Vec<_> =
-        errors.iter().take(ERRORS_KEPT).map(|it| json!({ "path": it.path, "message": it.message })).collect();
-    Draft::new(Action::Task, Outcome::Rejected, json!({ "input": place, "errors": errors }))
 }
