@@ -155,19 +155,24 @@ pub fn table<const N: usize>(
     }
 }
 
-/// Before which columns a row goes on in a new line: none where all fit into one; else the first column, which names
-/// the row, stands alone, and the others fill lines.
+/// Before which columns a row goes on in a new line: none where all fit into one; only the second where the first, which
+/// names the row, leaves room when it stands alone; else wherever a line is full.
 fn folds<const N: usize>(widths: &[usize; N], columns: usize) -> [bool; N] {
     let mut folds = [false; N];
-    if widths.iter().sum::<usize>() + GAP * (N - 1) <= columns {
+    let all = widths.iter().map(|it| it + GAP).sum::<usize>() - GAP;
+    if all <= columns {
         return folds;
     }
-    let mut end = 0;
-    for column in 1..N {
-        end += GAP + widths[column];
-        if column == 1 || end > columns {
-            folds[column] = true;
-            end = GAP + widths[column];
+    if all - widths[0] <= columns {
+        folds[1] = true;
+        return folds;
+    }
+    let mut end = widths[0];
+    for (fold, width) in folds.iter_mut().zip(widths).skip(1) {
+        end += GAP + width;
+        *fold = end > columns;
+        if *fold {
+            end = GAP + width;
         }
     }
     folds
