@@ -2,9 +2,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
     time::Duration,
 };
 
+use crate::bench::{Bench, Wire, accepted, items, rejected, run, settings, start, status, timeout};
 use milepost::{
     Kind, Timestamp,
     delivery::{
@@ -16,9 +18,6 @@ use milepost::{
     },
     journal::{JournalName, Resync},
 };
-use serde_json::json;
-
-use crate::bench::{Bench, Wire, accepted, items, rejected, run, settings, start, status, timeout};
 
 #[test]
 fn everything_is_delivered_once_in_order_and_audited_once() {
