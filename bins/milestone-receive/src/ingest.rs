@@ -324,7 +324,7 @@ impl Candidate {
     fn of_milestone(it: Milestone) -> Candidate {
         Candidate {
             key: it.key.clone(),
-            id: Id::Milestone(it.event.milestone_id.clone()),
+            id: Id::Milestone(it.id.clone()),
             offer: Some(Offer::Milestone(Box::new(it))),
             refusal: None,
         }
