@@ -351,7 +351,8 @@ impl Feed {
         {
             let state = self.state();
             if let Some(Found { places, next }) = state.known(&filter, before, limit) {
-                let recent: Option<Vec<_>> = places.iter().map(|it| state.recent(it.seq, self.show)).collect();
+                let recent: Option<Vec<_>> =
+                    places.iter().map(|it| state.recent(it.seq, self.show)).collect();
                 if let Some(items) = recent {
                     return Ok(Page { items, next });
                 }

@@ -477,7 +477,8 @@ mod tests {
     fn a_feed_line_has_its_fields_in_the_fixed_order_and_continues_the_chain() {
         let mut chain = Chain::default();
         for id in ["a", "b\u{1f600}"] {
-            let (line, hash) = milestone(id).to_line(chain.seq + 1, &clock::now().to_string(), chain.prev()).unwrap();
+            let (line, hash) =
+                milestone(id).to_line(chain.seq + 1, &clock::now().to_string(), chain.prev()).unwrap();
             let text = String::from_utf8(line.clone()).unwrap();
             let order = ["seq", "receivedAtUtc", "idempotencyKey", "sentAtUtc", "event", "prev", "hash"];
             let places: Vec<_> =

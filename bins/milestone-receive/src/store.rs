@@ -297,9 +297,7 @@ impl Keeper {
     }
 
     fn answer_find(&mut self, milestone_id: &str, reply: oneshot::Sender<Result<Option<u64>>>) {
-        let is_it = |line: &[u8]| {
-            Milestone::from_line(line).is_some_and(|it| it.0.id == milestone_id)
-        };
+        let is_it = |line: &[u8]| Milestone::from_line(line).is_some_and(|it| it.0.id == milestone_id);
         // Whoever gave up meanwhile needs no answer.
         let _ = reply.send(self.milestones.find(&record::milestone_name(milestone_id), is_it));
     }

@@ -9,12 +9,13 @@
 //!
 //! Not here: requests with a fault, pings and other events (`fields`).
 
-use std::borrow::Cow;
-
 use milepost::{
-    Timestamp, canonical,
+    Timestamp,
     event::{EvidenceType, RECORD_BYTES_MAX, RiskStatus, Source},
-    ingest::PING_PREFIX,
+    ingest::{
+        PING_PREFIX,
+        walk::{Text, Walk},
+    },
     text,
 };
 use serde::de::DeserializeOwned;
@@ -28,8 +29,8 @@ const ID_CHARS_MAX: usize = 200;
 /// The milestone of a request, if the body is canonical and nothing is wrong with it.
 pub fn milestone(body: &[u8]) -> Option<Milestone> {
     let mut walk = Walk::of(body)?;
-    let milestone = walk.request()?;
-    walk.rest.is_empty().then_some(milestone)
+    let milestone = request(&mut walk)?;
+    walk.rest().is_empty().then_some(milestone)
 }
 
 /// The milestones of a batch, if the body is canonical and nothing is wrong with any of them.
@@ -38,163 +39,114 @@ pub fn batch(body: &[u8]) -> Option<Vec<Milestone>> {
     let mut milestones = Vec::new();
     walk.pass("{\"items\":[")?;
     loop {
-        milestones.push(walk.request()?);
+        milestones.push(request(&mut walk)?);
         match walk.pass(",") {
             Some(()) => {}
             None => break,
         }
     }
     walk.pass("]}")?;
-    walk.rest.is_empty().then_some(milestones)
+    walk.rest().is_empty().then_some(milestones)
 }
 
-/// What is left of a body.
-struct Walk<'b> {
-    rest: &'b str,
+/// `{"event":{…},"idempotencyKey":"…","sentAtUtc":"…"}`
+fn request(walk: &mut Walk<'_>) -> Option<Milestone> {
+    walk.pass("{\"event\":")?;
+    let event = walk.rest();
+    let claim = normal(walk, "{\"claim\":")?;
+    walk.pass(",\"evidence\":[")?;
+    let mut evidence = String::with_capacity(256);
+    loop {
+        self::evidence(walk, &mut evidence)?;
+        match walk.pass(",") {
+            Some(()) => evidence.push(','),
+            None => break,
+        }
+    }
+    let id = normal(walk, "],\"milestoneId\":")?;
+    let next_action = normal(walk, ",\"nextAction\":")?;
+    let (risk, risk_raw) = word::<RiskStatus>(walk, ",\"riskStatus\":")?;
+    let scope = normal(walk, ",\"scope\":")?;
+    let (_, source_raw) = word::<Source>(walk, ",\"source\":")?;
+    let at = walk.string(",\"timestampUtc\":")?;
+    walk.pass("}")?;
+    let event = &event[..event.len() - walk.rest().len()];
+    let key = walk.string(",\"idempotencyKey\":")?.says;
+    let sent_at = walk.string(",\"sentAtUtc\":")?.says;
+    walk.pass("}")?;
+
+    let time = Timestamp::parse_utc(&at.says).ok().filter(|it| it.to_string() == at.says)?;
+    let is_id = id.says.chars().count() <= ID_CHARS_MAX && !id.says.contains(char::is_control);
+    let fits = key.len() <= KEY_CHARS_MAX || key.chars().count() <= KEY_CHARS_MAX;
+    let is_key = !key.is_empty() && fits && !key.starts_with(PING_PREFIX);
+    if !is_id || !is_key || Timestamp::parse_rfc3339(&sent_at).is_err() {
+        return None;
+    }
+    let mut stored = Vec::with_capacity(event.len());
+    for part in [
+        "{\"milestoneId\":",
+        id.raw,
+        ",\"timestampUtc\":",
+        at.raw,
+        ",\"scope\":",
+        scope.raw,
+        ",\"claim\":",
+        claim.raw,
+        ",\"evidence\":[",
+        &evidence,
+        "],\"riskStatus\":",
+        risk_raw,
+        ",\"nextAction\":",
+        next_action.raw,
+        ",\"source\":",
+        source_raw,
+        "}",
+    ] {
+        stored.extend_from_slice(part.as_bytes());
+    }
+    // With its newline it is the record that its sender has.
+    (stored.len() < RECORD_BYTES_MAX).then(|| Milestone {
+        key: key.into_owned(),
+        sent_at: sent_at.into_owned(),
+        id: id.says.into_owned(),
+        scope: scope.says.into_owned(),
+        time,
+        risk,
+        canonical: event.as_bytes().to_vec(),
+        stored,
+    })
 }
 
-/// A string of the body.
-struct Text<'b> {
-    /// As it stands there, quotes included.
-    raw: &'b str,
-    /// What it says.
-    says: Cow<'b, str>,
+/// One evidence; it is added as a line has it.
+fn evidence(walk: &mut Walk<'_>, out: &mut String) -> Option<()> {
+    let path = normal(walk, "{\"path\":")?;
+    let reference =
+        if walk.rest().starts_with(",\"ref\":") { Some(normal(walk, ",\"ref\":")?) } else { None };
+    let summary = normal(walk, ",\"summary\":")?;
+    let (_, kind) = word::<EvidenceType>(walk, ",\"type\":")?;
+    walk.pass("}")?;
+    for part in ["{\"type\":", kind, ",\"path\":", path.raw, ",\"summary\":", summary.raw] {
+        out.push_str(part);
+    }
+    if let Some(it) = reference {
+        out.push_str(",\"ref\":");
+        out.push_str(it.raw);
+    }
+    out.push('}');
+    Some(())
 }
 
-impl<'b> Walk<'b> {
-    fn of(body: &'b [u8]) -> Option<Walk<'b>> {
-        let rest = std::str::from_utf8(body).ok()?;
-        // Controls are escaped. Looked for here, where many bytes are compared at once.
-        let least = body.iter().fold(u8::MAX, |least, it| least.min(*it));
-        (least >= b' ').then_some(Walk { rest })
-    }
+/// A text of an event behind `name`: trimmed and not empty.
+fn normal<'b>(walk: &mut Walk<'b>, name: &str) -> Option<Text<'b>> {
+    let text = walk.string(name)?;
+    let is_normal = !text.says.is_empty() && text::trim(&text.says).len() == text.says.len();
+    is_normal.then_some(text)
+}
 
-    /// `{"event":{…},"idempotencyKey":"…","sentAtUtc":"…"}`
-    fn request(&mut self) -> Option<Milestone> {
-        self.pass("{\"event\":")?;
-        let event = self.rest;
-        let claim = self.normal("{\"claim\":")?;
-        self.pass(",\"evidence\":[")?;
-        let mut evidence = String::with_capacity(256);
-        loop {
-            self.evidence(&mut evidence)?;
-            match self.pass(",") {
-                Some(()) => evidence.push(','),
-                None => break,
-            }
-        }
-        let id = self.normal("],\"milestoneId\":")?;
-        let next_action = self.normal(",\"nextAction\":")?;
-        let (risk, risk_raw) = self.word::<RiskStatus>(",\"riskStatus\":")?;
-        let scope = self.normal(",\"scope\":")?;
-        let (_, source_raw) = self.word::<Source>(",\"source\":")?;
-        let at = self.string(",\"timestampUtc\":")?;
-        self.pass("}")?;
-        let event = &event[..event.len() - self.rest.len()];
-        let key = self.string(",\"idempotencyKey\":")?.says;
-        let sent_at = self.string(",\"sentAtUtc\":")?.says;
-        self.pass("}")?;
-
-        let time = Timestamp::parse_utc(&at.says).ok().filter(|it| it.to_string() == at.says)?;
-        let is_id = id.says.chars().count() <= ID_CHARS_MAX && !id.says.contains(char::is_control);
-        let fits = key.len() <= KEY_CHARS_MAX || key.chars().count() <= KEY_CHARS_MAX;
-        let is_key = !key.is_empty() && fits && !key.starts_with(PING_PREFIX);
-        if !is_id || !is_key || Timestamp::parse_rfc3339(&sent_at).is_err() {
-            return None;
-        }
-        let mut stored = Vec::with_capacity(event.len());
-        for part in [
-            "{\"milestoneId\":",
-            id.raw,
-            ",\"timestampUtc\":",
-            at.raw,
-            ",\"scope\":",
-            scope.raw,
-            ",\"claim\":",
-            claim.raw,
-            ",\"evidence\":[",
-            &evidence,
-            "],\"riskStatus\":",
-            risk_raw,
-            ",\"nextAction\":",
-            next_action.raw,
-            ",\"source\":",
-            source_raw,
-            "}",
-        ] {
-            stored.extend_from_slice(part.as_bytes());
-        }
-        // With its newline it is the record that its sender has.
-        (stored.len() < RECORD_BYTES_MAX).then(|| Milestone {
-            key: key.into_owned(),
-            sent_at: sent_at.into_owned(),
-            id: id.says.into_owned(),
-            scope: scope.says.into_owned(),
-            time,
-            risk,
-            canonical: event.as_bytes().to_vec(),
-            stored,
-        })
-    }
-
-    /// One evidence; it is added as a line has it.
-    fn evidence(&mut self, out: &mut String) -> Option<()> {
-        let path = self.normal("{\"path\":")?;
-        let reference =
-            if self.rest.starts_with(",\"ref\":") { Some(self.normal(",\"ref\":")?) } else { None };
-        let summary = self.normal(",\"summary\":")?;
-        let (_, kind) = self.word::<EvidenceType>(",\"type\":")?;
-        self.pass("}")?;
-        for part in ["{\"type\":", kind, ",\"path\":", path.raw, ",\"summary\":", summary.raw] {
-            out.push_str(part);
-        }
-        if let Some(it) = reference {
-            out.push_str(",\"ref\":");
-            out.push_str(it.raw);
-        }
-        out.push('}');
-        Some(())
-    }
-
-    fn pass(&mut self, text: &str) -> Option<()> {
-        self.rest = self.rest.strip_prefix(text)?;
-        Some(())
-    }
-
-    /// A text of an event behind `name`: trimmed and not empty.
-    fn normal(&mut self, name: &str) -> Option<Text<'b>> {
-        let text = self.string(name)?;
-        let is_normal = !text.says.is_empty() && text::trim(&text.says).len() == text.says.len();
-        is_normal.then_some(text)
-    }
-
-    /// One of a few words behind `name`.
-    fn word<T: DeserializeOwned>(&mut self, name: &str) -> Option<(T, &'b str)> {
-        let raw = self.string(name)?.raw;
-        serde_json::from_str(raw).ok().map(|it| (it, raw))
-    }
-
-    /// A string behind `name`, in the form that is canonical.
-    fn string(&mut self, name: &str) -> Option<Text<'b>> {
-        self.pass(name)?;
-        let inner = self.rest.strip_prefix('"')?;
-        let end = memchr::memchr2(b'"', b'\\', inner.as_bytes())?;
-        let (raw, says) = if inner.as_bytes()[end] == b'"' {
-            (&self.rest[..end + 2], Cow::Borrowed(&inner[..end]))
-        } else {
-            let mut values = serde_json::Deserializer::from_str(self.rest).into_iter::<String>();
-            let says = values.next()?.ok()?;
-            let raw = &self.rest[..values.byte_offset()];
-            let mut canonical = Vec::with_capacity(raw.len());
-            canonical::write_string(&says, &mut canonical);
-            if canonical != raw.as_bytes() {
-                return None;
-            }
-            (raw, Cow::Owned(says))
-        };
-        self.rest = &self.rest[raw.len()..];
-        Some(Text { raw, says })
-    }
+/// One of a few words behind `name`.
+fn word<'b, T: DeserializeOwned>(walk: &mut Walk<'b>, name: &str) -> Option<(T, &'b str)> {
+    let raw = walk.string(name)?.raw;
+    serde_json::from_str(raw).ok().map(|it| (it, raw))
 }
 
 #[cfg(test)]
