@@ -1,10 +1,10 @@
 //! The feed as readers see it: the newest milestones, and everything after a given one.
 //!
-//! The journal is the feed; in memory are only places in it and the items of the last minutes. The store
+//! The journal is the feed; in memory are only places in it and the lines of the last minutes. The store
 //! publishes a line after it is on disk and audited, never before.
 //!
 //! # Invariants
-//! - Memory is bounded whatever the feed's length: places (`latest`), blocks (`blocks`), and recent items up to
+//! - Memory is bounded whatever the feed's length: places (`latest`), blocks (`blocks`), and recent lines up to
 //!   [`RECENT_MAX`] and [`RECENT_BYTES_MAX`].
 //! - Whoever asks for what follows seq N gets every later line once, in order: from memory, or else from the
 //!   journal.
