@@ -122,7 +122,13 @@ impl Chain {
 
 /// The `hash` of a record, from its `prev` and its canonical form without `hash`.
 pub fn link(prev: &str, canonical: &[u8]) -> String {
-    hex(&Sha256::new().chain_update(prev).chain_update(canonical).finalize())
+    link_parts(prev, &[canonical])
+}
+
+/// The same of a canonical form in parts, which need not be joined for it.
+pub fn link_parts(prev: &str, canonical: &[&[u8]]) -> String {
+    let hash = Sha256::new().chain_update(prev);
+    hex(&canonical.iter().fold(hash, Sha256::chain_update).finalize())
 }
 
 #[cfg(test)]

@@ -5,12 +5,13 @@
 //!   same bytes and both signature schemes sign the same ones.
 //! - An answer judges an item only when it is the contract's own form and names that item.
 //!
-//! Many items in one request: [`batch`].
+//! Many items in one request: [`batch`]. Reading what our own tools wrote: [`walk`].
 //!
 //! Not here: headers and signatures (`signing`), what an answer leads to (`delivery`), the checks of the
 //! receiver (its crate).
 
 pub mod batch;
+pub mod walk;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};

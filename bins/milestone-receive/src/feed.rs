@@ -1,10 +1,10 @@
 //! The feed as readers see it: the newest milestones, and everything after a given one.
 //!
-//! The journal is the feed; in memory are only places in it and the items of the last minutes. The store
+//! The journal is the feed; in memory are only places in it and the lines of the last minutes. The store
 //! publishes a line after it is on disk and audited, never before.
 //!
 //! # Invariants
-//! - Memory is bounded whatever the feed's length: places (`latest`), blocks (`blocks`), and recent items up to
+//! - Memory is bounded whatever the feed's length: places (`latest`), blocks (`blocks`), and recent lines up to
 //!   [`RECENT_MAX`] and [`RECENT_BYTES_MAX`].
 //! - Whoever asks for what follows seq N gets every later line once, in order: from memory, or else from the
 //!   journal.
@@ -17,6 +17,7 @@ mod blocks;
 mod days;
 
 use std::{
+    cell::OnceCell,
     collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -24,7 +25,7 @@ use std::{
 use milepost::{
     Result, Timestamp,
     cli::Messages,
-    event::{MilestoneEvent, RiskStatus},
+    event::RiskStatus,
     ingest::Receipt,
     journal::{self, Journal, Lines, Position, Reader, keep_in_quarantine},
     logs::Logs,
@@ -79,7 +80,7 @@ struct State {
     latest: Latest,
     blocks: Blocks,
     days: Days,
-    recent: VecDeque<Arc<Item>>,
+    recent: VecDeque<Recent>,
     recent_bytes: usize,
     /// Logical offset up to which all this knows the journal.
     end: u64,
@@ -108,12 +109,30 @@ pub struct Published {
     pub offset: u64,
     /// The logical offset behind it.
     pub end: u64,
-    /// The milestone.
-    pub event: MilestoneEvent,
+    /// When it happened.
+    pub time: Timestamp,
+    /// Its scope.
+    pub scope: String,
+    /// Its risk status.
+    pub risk: RiskStatus,
     /// Its place in the chain.
     pub receipt: Receipt,
-    /// When it was received.
-    pub received_at: Timestamp,
+    /// The line.
+    pub line: Vec<u8>,
+}
+
+/// A line of the last minutes, and the item that it becomes when the first reader asks for it.
+#[derive(Debug)]
+struct Recent {
+    seq: u64,
+    line: Vec<u8>,
+    item: OnceCell<Option<Arc<Item>>>,
+}
+
+impl Recent {
+    fn item(&self, show: ShowEvidence) -> Option<Arc<Item>> {
+        self.item.get_or_init(|| Item::from_line(&self.line, show).map(Arc::new)).clone()
+    }
 }
 
 /// What readers filter by.
@@ -272,16 +291,14 @@ impl Feed {
         let mut state = self.state();
         let mut last = None;
         for it in published {
-            let Published { offset, end, event, receipt, received_at } = it;
-            let place = Place { time: event.timestamp_utc, seq: receipt.seq, offset };
-            state.latest.add(place, &event.scope, event.risk_status);
-            state.blocks.add(receipt.seq, offset, event.timestamp_utc);
-            state.days.add(event.timestamp_utc, event.risk_status);
+            let Published { offset, end, time, scope, risk, receipt: Receipt { seq, head }, line } = it;
+            state.latest.add(Place { time, seq, offset }, &scope, risk);
+            state.blocks.add(seq, offset, time);
+            state.days.add(time, risk);
             state.end = end;
-            state.head.clone_from(&receipt.head);
-            last = Some(receipt.seq);
-            let bytes = usize::try_from(end - offset).unwrap_or(usize::MAX);
-            state.remember(Arc::new(Item::new(event, receipt, received_at, bytes, self.show)));
+            state.head = head;
+            last = Some(seq);
+            state.remember(Recent { seq, line, item: OnceCell::new() });
         }
         if let Some(seq) = last {
             self.last.send_replace(seq);
@@ -313,7 +330,7 @@ impl Feed {
         match state.recent.front() {
             Some(first) if first.seq <= seq + 1 => {
                 let after = state.recent.iter().rev().take_while(|it| it.seq > seq);
-                after.map(|it| it.bytes as u64).sum()
+                after.map(|it| it.line.len() as u64).sum()
             }
             _ => u64::MAX,
         }
@@ -334,7 +351,8 @@ impl Feed {
         {
             let state = self.state();
             if let Some(Found { places, next }) = state.known(&filter, before, limit) {
-                let recent: Option<Vec<_>> = places.iter().map(|it| state.recent(it.seq)).collect();
+                let recent: Option<Vec<_>> =
+                    places.iter().map(|it| state.recent(it.seq, self.show)).collect();
                 if let Some(items) = recent {
                     return Ok(Page { items, next });
                 }
@@ -380,7 +398,7 @@ impl Feed {
     /// What memory has after this seq: nothing when it is the last one, `None` when the journal must be read.
     fn recent_after(&self, seq: u64) -> Option<Vec<Arc<Item>>> {
         let state = self.state();
-        if seq >= *self.last.borrow() { Some(Vec::new()) } else { state.recent_after(seq) }
+        if seq >= *self.last.borrow() { Some(Vec::new()) } else { state.recent_after(seq, self.show) }
     }
 
     async fn off_the_loop<T: Send + 'static>(
@@ -430,7 +448,7 @@ impl Feed {
         let mut items = Vec::with_capacity(places.len());
         let mut lines = self.journal.lines();
         for place in places {
-            if let Some(item) = self.state().recent(place.seq) {
+            if let Some(item) = self.state().recent(place.seq, self.show) {
                 items.push(item);
             } else if let Some(item) = self.item_at(&mut lines, place)? {
                 items.push(Arc::new(item));
@@ -616,30 +634,30 @@ impl State {
         (is_all || found.len() > limit).then(|| Found::of(found, limit))
     }
 
-    fn remember(&mut self, item: Arc<Item>) {
-        self.recent_bytes += item.bytes;
-        self.recent.push_back(item);
+    fn remember(&mut self, recent: Recent) {
+        self.recent_bytes += recent.line.len();
+        self.recent.push_back(recent);
         while self.recent.len() > RECENT_MAX || self.recent_bytes > RECENT_BYTES_MAX {
             let Some(oldest) = self.recent.pop_front() else { break };
-            self.recent_bytes -= oldest.bytes;
+            self.recent_bytes -= oldest.line.len();
         }
     }
 
-    fn recent(&self, seq: u64) -> Option<Arc<Item>> {
+    fn recent(&self, seq: u64, show: ShowEvidence) -> Option<Arc<Item>> {
         let first = self.recent.front()?.seq;
         let at = usize::try_from(seq.checked_sub(first)?).ok()?;
-        self.recent.get(at).filter(|it| it.seq == seq).cloned()
+        self.recent.get(at).filter(|it| it.seq == seq)?.item(show)
     }
 
-    fn recent_after(&self, seq: u64) -> Option<Vec<Arc<Item>>> {
+    fn recent_after(&self, seq: u64, show: ShowEvidence) -> Option<Vec<Arc<Item>>> {
         let first = self.recent.front()?.seq;
         let at = usize::try_from((seq + 1).checked_sub(first)?).ok()?;
         let mut bytes = 0;
-        let fits = |it: &&Arc<Item>| {
+        let fits = |it: &&Recent| {
             let fits = bytes < PAGE_BYTES_MAX;
-            bytes += it.bytes;
+            bytes += it.line.len();
             fits
         };
-        Some(self.recent.iter().skip(at).take(PAGE_ITEMS_MAX).take_while(fits).cloned().collect())
+        self.recent.iter().skip(at).take(PAGE_ITEMS_MAX).take_while(fits).map(|it| it.item(show)).collect()
     }
 }

@@ -159,7 +159,7 @@ async fn judge(app: &App, route: Route, form: Form, request: Request<Body>) -> R
     let headers = parts.headers;
     let bytes_max = form.bytes_max();
     let read = body::read(&headers, body, bytes_max, &app.large_bodies, PATIENCE).await;
-    // Its share of memory is held until the answer: what was read out of the body is as large.
+    // Its share of memory is held until the answer: what was read out of the body is there in two forms, each as large.
     let body::Read { bytes, share: _share } = read.map_err(|it| unread(it, form))?;
     let deadline = Instant::now() + PATIENCE;
 
@@ -324,7 +324,7 @@ impl Candidate {
     fn of_milestone(it: Milestone) -> Candidate {
         Candidate {
             key: it.key.clone(),
-            id: Id::Milestone(it.event.milestone_id.clone()),
+            id: Id::Milestone(it.id.clone()),
             offer: Some(Offer::Milestone(Box::new(it))),
             refusal: None,
         }

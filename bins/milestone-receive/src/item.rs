@@ -96,23 +96,12 @@ impl Item {
     pub fn from_line(line: &[u8], show: ShowEvidence) -> Option<Item> {
         // serde_json does not look into fields that it passes over: a damaged line would pass as whole.
         let line = std::str::from_utf8(line).ok()?;
-        let Line { seq, received_at_utc, event, hash } = serde_json::from_str(line).ok()?;
-        Some(Item::new(event, Receipt { seq, head: hash }, received_at_utc, line.len(), show))
-    }
-
-    /// The item of a milestone in the feed whose line has so many bytes.
-    pub fn new(
-        mut event: MilestoneEvent,
-        receipt: Receipt,
-        received_at: Timestamp,
-        bytes: usize,
-        show: ShowEvidence,
-    ) -> Item {
+        let Line { seq, received_at_utc: received_at, mut event, hash: head } =
+            serde_json::from_str(line).ok()?;
         for it in &mut event.evidence {
             hide(it, show);
         }
-        let Receipt { seq, head } = receipt;
-        Item { seq, received_at, head, event, bytes, json: OnceLock::new() }
+        Some(Item { seq, received_at, head, event, bytes: line.len(), json: OnceLock::new() })
     }
 
     /// The item as JSON, made when the first reader asks for it.

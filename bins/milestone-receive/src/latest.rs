@@ -7,7 +7,7 @@
 //! - Memory is bounded: [`TOP_MAX`] places a list, [`SCOPES_MAX`] scopes. A scope that was dropped is not
 //!   forgotten silently: asking for it answers [`Answer::Dropped`], and the caller reads the feed once.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{HashMap, VecDeque};
 
 use milepost::{Timestamp, event::RiskStatus, identity};
 use serde::{Deserialize, Serialize};
@@ -45,20 +45,70 @@ impl From<Place> for (i64, u64, u64) {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Answer<'a> {
     /// The newest places, oldest first: all there are, if they are fewer than [`TOP_MAX`].
-    Known(&'a BTreeSet<Place>),
+    Known(&'a Newest),
     /// The scope's lists were dropped; whoever asks must make them again ([`Lists`]).
     Dropped,
 }
 
 /// The list of a scope that nobody has named yet.
-static NOTHING: BTreeSet<Place> = BTreeSet::new();
+static NOTHING: Newest = Newest(VecDeque::new());
+
+/// The newest places, at most [`TOP_MAX`], oldest first. What comes in order, as nearly everything does, costs no
+/// search.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Place>")]
+pub struct Newest(VecDeque<Place>);
+
+impl Newest {
+    /// Adds a place, dropping the oldest when the list is full.
+    fn add(&mut self, place: Place) {
+        let Newest(places) = self;
+        let at = match places.back() {
+            Some(last) if *last >= place => places.partition_point(|it| *it < place),
+            _ => places.len(),
+        };
+        let is_full = places.len() >= TOP_MAX;
+        if places.get(at) == Some(&place) || is_full && at == 0 {
+            return;
+        }
+        places.insert(at, place);
+        if is_full {
+            places.pop_front();
+        }
+    }
+
+    /// The places, oldest first.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Place> {
+        self.0.iter()
+    }
+
+    /// The oldest.
+    pub fn first(&self) -> Option<&Place> {
+        self.0.front()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl From<Vec<Place>> for Newest {
+    /// Of places that were kept in a file, where somebody may have turned them around.
+    fn from(mut places: Vec<Place>) -> Newest {
+        places.sort_unstable();
+        places.dedup();
+        let surplus = places.len().saturating_sub(TOP_MAX);
+        Newest(places.into_iter().skip(surplus).collect())
+    }
+}
 
 /// The newest of one scope, or of all.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Lists {
-    all: BTreeSet<Place>,
+    all: Newest,
     /// In the order of [`risk_index`].
-    by_risk: [BTreeSet<Place>; 4],
+    by_risk: [Newest; 4],
     /// The largest seq that was added: the scope with the smallest is dropped first.
     last_seq: u64,
 }
@@ -75,22 +125,17 @@ pub struct Latest {
 impl Lists {
     /// Adds a milestone, dropping the oldest where a list is full.
     pub fn add(&mut self, place: Place, risk: RiskStatus) {
-        for list in [&mut self.all, &mut self.by_risk[risk_index(risk)]] {
-            if list.len() < TOP_MAX {
-                list.insert(place);
-            } else if list.first().is_some_and(|it| *it < place) && list.insert(place) {
-                list.pop_first();
-            }
-        }
+        self.all.add(place);
+        self.by_risk[risk_index(risk)].add(place);
         self.last_seq = self.last_seq.max(place.seq);
     }
 
     /// Whether nothing was added.
     pub fn is_empty(&self) -> bool {
-        self.all.is_empty()
+        self.all.len() == 0
     }
 
-    fn of(&self, risk: Option<RiskStatus>) -> &BTreeSet<Place> {
+    fn of(&self, risk: Option<RiskStatus>) -> &Newest {
         risk.map_or(&self.all, |it| &self.by_risk[risk_index(it)])
     }
 }

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 
 use milepost::{
-    Error, Kind, Result, Timestamp,
+    Error, Kind, Result,
     audit::{Action, Detail, Draft, Outcome},
     chain::Chain,
     clock,
@@ -53,8 +53,8 @@ pub struct Appended {
     pub end: u64,
     /// Its place in the chain.
     pub receipt: Receipt,
-    /// When it was received.
-    pub received_at: Timestamp,
+    /// The line itself.
+    pub line: Vec<u8>,
 }
 
 /// Where an identity was found.
@@ -83,7 +83,7 @@ impl Ledger {
         let mut index = self.index_behind(&writer)?;
         self.end = writer.end();
         let mut chain = writer.chain()?;
-        let now = clock::now();
+        let now = clock::now().to_string();
         let mut lines = self.journal.lines();
         let mut batch = Batch::default();
         let mut appended: Vec<Appended> = Vec::with_capacity(offered.len());
@@ -117,7 +117,7 @@ impl Ledger {
                     let seq = chain.seq + 1;
                     let offset = self.end + batch.bytes();
                     let (line, head) =
-                        entry.to_line(seq, now, chain.prev()).map_err(|it| self.cannot_write(it))?;
+                        entry.to_line(seq, &now, chain.prev()).map_err(|it| self.cannot_write(it))?;
                     batch.push(&line);
                     let detail = Detail::of_record(self.journal.name(), offset, Some(seq), Some(&line));
                     batch.audit(draft(entry, Outcome::Appended, detail));
@@ -127,7 +127,7 @@ impl Ledger {
                         pending.entry(name).or_default().push(appended.len());
                     }
                     let end = offset + line.len() as u64;
-                    appended.push(Appended { at, offset, end, receipt: receipt.clone(), received_at: now });
+                    appended.push(Appended { at, offset, end, receipt: receipt.clone(), line });
                     Decision::New(receipt)
                 }
             });

@@ -127,7 +127,7 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     let metrics = Arc::new(Metrics::new(clock::now()));
     let feed = Arc::new(Feed::new(store::feed_journal(&logs), show, out.messages()));
     let dead_letters = Arc::new(DeadLetters::default());
-    let (store, Running { thread, ended }) =
+    let (store, Running { thread, ended, usher }) =
         Store::open(&logs, &feed, &dead_letters, &metrics, out.messages())?;
 
     let messages = out.messages();
@@ -155,6 +155,7 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
         .max_blocking_threads(THREADS_MAX)
         .build()
         .map_err(|it| Error::new(Kind::Temporary, "", "cannot start").because(it))?;
+    runtime.spawn(usher.run());
     let files: Vec<PathBuf> = listeners.iter().filter_map(Listener::file).collect();
     let addresses: Vec<String> = listeners.iter().map(|it| it.name.clone()).collect();
     let outcome = runtime.block_on(serve(app, secrets, listeners, stopper, ended, &asked, || {

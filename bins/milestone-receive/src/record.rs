@@ -16,7 +16,7 @@ use milepost::{
     Timestamp, canonical,
     chain::{self, Chain},
     envelope::EventEnvelope,
-    event::MilestoneEvent,
+    event::{MilestoneEvent, RiskStatus},
     identity,
     ingest::Receipt,
     journal::Described,
@@ -34,15 +34,38 @@ use crate::{
 /// can take more room here than there, and a line has its limit.
 const REQUEST_BYTES_KEPT: usize = 512 << 10;
 
-/// A milestone that passed every check but identity.
-#[derive(Clone, Debug)]
+/// A milestone that passed every check but identity: what must be known of it, and the texts that its line is put
+/// together of. The one thread that stores all of them has nothing left to read or to write out.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Milestone {
     /// The idempotency key.
     pub key: String,
     /// `sentAtUtc` as it was received.
     pub sent_at: String,
-    /// The event, normalised.
-    pub event: MilestoneEvent,
+    /// Its `milestoneId`.
+    pub id: String,
+    /// Its scope.
+    pub scope: String,
+    /// Its `timestampUtc`.
+    pub time: Timestamp,
+    /// Its risk status.
+    pub risk: RiskStatus,
+    /// The event, normalised, in canonical form: equal events have equal bytes.
+    pub canonical: Vec<u8>,
+    /// The event as a line has it, its fields in the order of the schema.
+    pub stored: Vec<u8>,
+}
+
+impl Milestone {
+    /// The milestone with this event.
+    pub fn new(key: String, sent_at: String, event: MilestoneEvent) -> Milestone {
+        let mut canonical = Vec::with_capacity(512);
+        event.write_canonical(&mut canonical);
+        // Our own types always have a JSON form.
+        let stored = serde_json::to_vec(&event).unwrap_or_default();
+        let MilestoneEvent { milestone_id: id, scope, timestamp_utc: time, risk_status: risk, .. } = event;
+        Milestone { key, sent_at, id, scope, time, risk, canonical, stored }
+    }
 }
 
 /// Another event that passed every check but identity.
@@ -83,8 +106,8 @@ pub trait Entry: Sized {
     fn scope(&self) -> Option<&str>;
     /// What to call it in a sentence.
     fn title(&self) -> String;
-    /// The line at `seq` and its hash.
-    fn to_line(&self, seq: u64, now: Timestamp, prev: &str) -> serde_json::Result<(Vec<u8>, String)>;
+    /// The line at `seq`, received at this time, and its hash.
+    fn to_line(&self, seq: u64, received_at: &str, prev: &str) -> serde_json::Result<(Vec<u8>, String)>;
     /// Reads a line, with its receipt.
     fn from_line(line: &[u8]) -> Option<(Self, Receipt)>;
     /// The request as it is kept when it is refused.
@@ -103,28 +126,17 @@ struct FeedLine<E> {
     hash: String,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct NewFeedLine<'a> {
-    seq: u64,
-    received_at_utc: &'a str,
-    idempotency_key: &'a str,
-    sent_at_utc: &'a str,
-    event: &'a MilestoneEvent,
-    prev: &'a str,
-}
-
 impl Entry for Milestone {
     fn names(&self) -> Vec<String> {
-        milestone_names(&self.key, &self.event.milestone_id)
+        milestone_names(&self.key, &self.id)
     }
 
     fn is_kin(&self, other: &Milestone) -> bool {
-        self.key == other.key || self.event.milestone_id == other.event.milestone_id
+        self.key == other.key || self.id == other.id
     }
 
     fn is_same(&self, other: &Milestone) -> bool {
-        self.event == other.event
+        self.canonical == other.canonical
     }
 
     fn key(&self) -> &str {
@@ -132,62 +144,75 @@ impl Entry for Milestone {
     }
 
     fn scope(&self) -> Option<&str> {
-        Some(&self.event.scope)
+        Some(&self.scope)
     }
 
     fn title(&self) -> String {
-        let id = &self.event.milestone_id;
-        let words = format!("milestone {}", quoted(id));
+        let words = format!("milestone {}", quoted(&self.id));
         // Either of the two may be the one that is known.
-        if self.key == identity::milestone_key(id) {
+        if self.key == identity::milestone_key(&self.id) {
             words
         } else {
             format!("{words} or its key {}", quoted(&self.key))
         }
     }
 
-    fn to_line(&self, seq: u64, now: Timestamp, prev: &str) -> serde_json::Result<(Vec<u8>, String)> {
-        let received_at = now.to_string();
-        // As `sealed` does it, but without reading again what was just written.
-        let mut canonical = Vec::with_capacity(1024);
-        canonical.extend_from_slice(b"{\"event\":");
-        self.event.write_canonical(&mut canonical);
-        let others = [
-            ("idempotencyKey", self.key.as_str()),
-            ("prev", prev),
-            ("receivedAtUtc", &received_at),
-            ("sentAtUtc", &self.sent_at),
-        ];
-        for (name, value) in others {
-            canonical.extend_from_slice(b",\"");
-            canonical.extend_from_slice(name.as_bytes());
-            canonical.extend_from_slice(b"\":");
-            canonical::write_string(value, &mut canonical);
-        }
-        canonical.extend_from_slice(format!(",\"seq\":{seq}}}").as_bytes());
-        let hash = chain::link(prev, &canonical);
-        let mut line = Vec::with_capacity(canonical.len() + 80);
-        let record = NewFeedLine {
-            seq,
-            received_at_utc: &received_at,
-            idempotency_key: &self.key,
-            sent_at_utc: &self.sent_at,
-            event: &self.event,
-            prev,
+    fn to_line(&self, seq: u64, received_at: &str, prev: &str) -> serde_json::Result<(Vec<u8>, String)> {
+        let seq = seq.to_string();
+        let text = |text: &str| {
+            let mut out = Vec::with_capacity(text.len() + 2);
+            canonical::write_string(text, &mut out);
+            out
         };
-        serde_json::to_writer(&mut line, &record)?;
-        end_with_hash(&mut line, &hash);
-        Ok((line, hash))
+        let (key, sent_at) = (text(&self.key), text(&self.sent_at));
+        // As `sealed` does it, but both forms are there already.
+        let hash = chain::link_parts(
+            prev,
+            &[
+                b"{\"event\":",
+                &self.canonical,
+                b",\"idempotencyKey\":",
+                &key,
+                b",\"prev\":\"",
+                prev.as_bytes(),
+                b"\",\"receivedAtUtc\":\"",
+                received_at.as_bytes(),
+                b"\",\"sentAtUtc\":",
+                &sent_at,
+                b",\"seq\":",
+                seq.as_bytes(),
+                b"}",
+            ],
+        );
+        let parts: [&[u8]; 15] = [
+            b"{\"seq\":",
+            seq.as_bytes(),
+            b",\"receivedAtUtc\":\"",
+            received_at.as_bytes(),
+            b"\",\"idempotencyKey\":",
+            &key,
+            b",\"sentAtUtc\":",
+            &sent_at,
+            b",\"event\":",
+            &self.stored,
+            b",\"prev\":\"",
+            prev.as_bytes(),
+            b"\",\"hash\":\"",
+            hash.as_bytes(),
+            b"\"}\n",
+        ];
+        Ok((parts.concat(), hash))
     }
 
     fn from_line(line: &[u8]) -> Option<(Milestone, Receipt)> {
         let line: FeedLine<MilestoneEvent> = serde_json::from_slice(line).ok()?;
         let receipt = Receipt { seq: line.seq, head: line.hash };
-        Some((Milestone { key: line.idempotency_key, sent_at: line.sent_at_utc, event: line.event }, receipt))
+        Some((Milestone::new(line.idempotency_key, line.sent_at_utc, line.event), receipt))
     }
 
     fn to_request(&self) -> Value {
-        serde_json::json!({ "idempotencyKey": self.key, "sentAtUtc": self.sent_at, "event": self.event })
+        let event: Value = serde_json::from_slice(&self.canonical).unwrap_or_default();
+        serde_json::json!({ "idempotencyKey": self.key, "sentAtUtc": self.sent_at, "event": event })
     }
 }
 
@@ -229,7 +254,7 @@ struct EventLine {
 #[serde(rename_all = "camelCase")]
 struct NewEventLine<'a> {
     seq: u64,
-    received_at_utc: Timestamp,
+    received_at_utc: &'a str,
     idempotency_key: &'a str,
     sent_at_utc: &'a str,
     envelope: &'a EventEnvelope,
@@ -263,12 +288,12 @@ impl Entry for OtherEvent {
         format!("event {}", quoted(&self.key))
     }
 
-    fn to_line(&self, seq: u64, now: Timestamp, prev: &str) -> serde_json::Result<(Vec<u8>, String)> {
+    fn to_line(&self, seq: u64, received_at: &str, prev: &str) -> serde_json::Result<(Vec<u8>, String)> {
         sealed(
             prev,
             &NewEventLine {
                 seq,
-                received_at_utc: now,
+                received_at_utc: received_at,
                 idempotency_key: &self.key,
                 sent_at_utc: &self.sent_at,
                 envelope: &self.envelope,
@@ -445,14 +470,15 @@ mod tests {
             "riskStatus": "on-track", "nextAction": "n",
         });
         let (event, _) = MilestoneEvent::from_value(event, &Defaults::JSON).unwrap();
-        Milestone { key: format!("milestone:{id}"), sent_at: "2026-03-01T09:05:00.000Z".into(), event }
+        Milestone::new(format!("milestone:{id}"), "2026-03-01T09:05:00.000Z".into(), event)
     }
 
     #[test]
     fn a_feed_line_has_its_fields_in_the_fixed_order_and_continues_the_chain() {
         let mut chain = Chain::default();
         for id in ["a", "b\u{1f600}"] {
-            let (line, hash) = milestone(id).to_line(chain.seq + 1, clock::now(), chain.prev()).unwrap();
+            let (line, hash) =
+                milestone(id).to_line(chain.seq + 1, &clock::now().to_string(), chain.prev()).unwrap();
             let text = String::from_utf8(line.clone()).unwrap();
             let order = ["seq", "receivedAtUtc", "idempotencyKey", "sentAtUtc", "event", "prev", "hash"];
             let places: Vec<_> =
@@ -467,7 +493,7 @@ mod tests {
 
     #[test]
     fn a_line_whose_hash_is_not_its_own_is_no_record() {
-        let (line, _) = milestone("a").to_line(1, clock::now(), chain::FIRST_PREV).unwrap();
+        let (line, _) = milestone("a").to_line(1, &clock::now().to_string(), chain::FIRST_PREV).unwrap();
         let forged = String::from_utf8(line).unwrap().replace("\"claim\":\"c\"", "\"claim\":\"d\"");
         assert_eq!(describe_milestone(forged.trim_end().as_bytes()), None);
     }

@@ -88,6 +88,9 @@ pub enum Answer {
 
 type Reply = oneshot::Sender<Vec<Answer>>;
 
+/// The answers to all requests of a group.
+type Decided = Vec<(Reply, Vec<Answer>)>;
+
 /// What the thread is asked.
 enum Job {
     /// To store these, of about so many bytes.
@@ -142,6 +145,25 @@ pub struct Running {
     pub thread: thread::JoinHandle<()>,
     /// Resolves when the thread ends, also when it dies.
     pub ended: oneshot::Receiver<()>,
+    /// What is to run beside the requests.
+    pub usher: Usher,
+}
+
+/// Brings the answers of a group to those who wait for them. Its thread is theirs: so the store's wakes that one
+/// once for all of them, not once for each.
+#[derive(Debug)]
+pub struct Usher(mpsc::UnboundedReceiver<Decided>);
+
+impl Usher {
+    /// Goes on until the store's thread ends.
+    pub async fn run(mut self) {
+        while let Some(group) = self.0.recv().await {
+            for (reply, answers) in group {
+                // Whoever gave up meanwhile needs no answer.
+                let _ = reply.send(answers);
+            }
+        }
+    }
 }
 
 impl Store {
@@ -155,6 +177,8 @@ impl Store {
     ) -> Result<(Store, Running)> {
         let journal = |name, describe| Journal::new(logs, JournalName::internal(name), describe);
         let trouble = Arc::default();
+        // No longer than what waits for answers, and that is bounded.
+        let (decided, answers) = mpsc::unbounded_channel();
         let mut keeper = Keeper {
             milestones: Ledger::new(feed_journal(logs), record::names_of_milestone),
             events: Ledger::new(journal(EVENTS, record::describe_event), record::names_of_event),
@@ -164,6 +188,7 @@ impl Store {
             metrics: Arc::clone(metrics),
             messages,
             trouble: Arc::clone(&trouble),
+            decided,
         };
         keeper.settle_all()?;
         let (jobs, waiting) = mpsc::channel(WAITING_MAX);
@@ -175,7 +200,7 @@ impl Store {
                 keeper.run(waiting);
             })
             .map_err(|it| Error::new(Kind::Temporary, "", "cannot start the store's thread").because(it))?;
-        Ok((Store { jobs, trouble }, Running { thread, ended }))
+        Ok((Store { jobs, trouble }, Running { thread, ended, usher: Usher(answers) }))
     }
 
     /// Offers things of about so many bytes together; waits until they are decided, each in its place. Who stops
@@ -219,6 +244,7 @@ struct Keeper {
     metrics: Arc<Metrics>,
     messages: Messages,
     trouble: Arc<Mutex<Option<Trouble>>>,
+    decided: mpsc::UnboundedSender<Decided>,
 }
 
 impl Keeper {
@@ -271,9 +297,7 @@ impl Keeper {
     }
 
     fn answer_find(&mut self, milestone_id: &str, reply: oneshot::Sender<Result<Option<u64>>>) {
-        let is_it = |line: &[u8]| {
-            Milestone::from_line(line).is_some_and(|it| it.0.event.milestone_id == milestone_id)
-        };
+        let is_it = |line: &[u8]| Milestone::from_line(line).is_some_and(|it| it.0.id == milestone_id);
         // Whoever gave up meanwhile needs no answer.
         let _ = reply.send(self.milestones.find(&record::milestone_name(milestone_id), is_it));
     }
@@ -350,10 +374,8 @@ impl Keeper {
             }
             refusals = later;
         }
-        for (reply, answers) in replies.into_iter().zip(answers.0) {
-            // Whoever gave up meanwhile needs no answer.
-            let _ = reply.send(answers);
-        }
+        // When nobody hands them out any more, nobody waits for them either.
+        let _ = self.decided.send(replies.into_iter().zip(answers.0).collect());
     }
 
     /// Tells readers of what was appended.
@@ -365,8 +387,9 @@ impl Keeper {
             let mut milestones = milestones.into_iter().enumerate();
             let published = appended.into_iter().filter_map(|it| {
                 let (_, milestone) = milestones.find(|(at, _)| *at == it.at)?;
-                let Appended { offset, end, receipt, received_at, .. } = it;
-                Some(Published { offset, end, event: milestone.event, receipt, received_at })
+                let Appended { offset, end, receipt, line, .. } = it;
+                let Milestone { time, scope, risk, .. } = milestone;
+                Some(Published { offset, end, time, scope, risk, receipt, line })
             });
             self.feed.publish(published);
         }

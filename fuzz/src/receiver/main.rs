@@ -107,6 +107,9 @@ impl Receiver {
         let dead_letters = Arc::default();
         let (store, running) =
             store::Store::open(&logs, &feed, &dead_letters, &metrics, messages).expect("a new folder");
+        let store::Running { thread, usher, .. } = running;
+        // In a thread of its own: requests come with one runtime or another. It ends with the store's.
+        std::thread::spawn(move || runtime().block_on(usher.run()));
         let (stopper, stop) = watch::channel(false);
         let app = app::App {
             verifier: RwLock::new(Arc::new(verifier)),
@@ -123,7 +126,7 @@ impl Receiver {
             stream_peers: Arc::new(peers::Peers::new(stream::PEER_STREAMS_MAX)),
             stop,
         };
-        Receiver { router: routes::router(Arc::new(app)), stopper, thread: running.thread, folder }
+        Receiver { router: routes::router(Arc::new(app)), stopper, thread, folder }
     }
 
     /// The answer to a request, its body whole unless it is a stream.

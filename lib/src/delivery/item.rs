@@ -7,16 +7,20 @@
 //!
 //! Not here: the form of the bodies (`ingest`), what a record is (`envelope`).
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
 
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
 use super::wire::Sent;
 use crate::{
-    Timestamp, canonical,
-    envelope::{EventEnvelope, MILESTONE_EMITTED, Resume, SCHEMA_VERSION},
-    ingest,
+    Timestamp,
+    envelope::{EventEnvelope, MILESTONE_EMITTED, SCHEMA_VERSION},
+    ingest::{self, walk::Walk},
 };
 
 /// Which of the receiver's two doors an item goes to.
@@ -65,7 +69,9 @@ impl<'a> Head<'a> {
 
     /// Whether a line may be one that is meant for a single endpoint; most are not, and need no parsing to know it.
     pub fn may_have_endpoint(line: &[u8]) -> bool {
-        memchr::memmem::find(line, b"\"endpoint\":").is_some()
+        // Made once: of short lines making it is most of the search.
+        static ENDPOINT: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"endpoint\":"));
+        ENDPOINT.find(line).is_some()
     }
 
     /// Whether it is meant for this endpoint.
@@ -105,8 +111,8 @@ impl Item {
     }
 
     fn valid(offset: u64, end: u64, line: &[u8]) -> Result<Item, String> {
-        if let Some(quick) = Quick::read(line) {
-            return Ok(quick.item(offset, end));
+        if let Some(item) = quick(offset, end, line) {
+            return Ok(item);
         }
         let envelope = EventEnvelope::from_line(line).map_err(|faults| match faults.first() {
             Some(it) => it.to_string(),
@@ -135,123 +141,53 @@ impl Item {
     }
 }
 
-/// A milestone's record in the form in which we write it ourselves: nearly every one. It is read without making a
-/// document of it, in a third of the time; whatever is different in any way is read the long way.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Quick<'a> {
-    #[serde(borrow, rename = "event_id")]
-    _event_id: Cow<'a, str>,
-    #[serde(borrow)]
-    event_type: Cow<'a, str>,
-    #[serde(borrow)]
-    schema_version: Cow<'a, str>,
-    #[serde(borrow, rename = "source")]
-    _source: Cow<'a, str>,
-    #[serde(borrow, rename = "target")]
-    _target: Cow<'a, str>,
-    timestamp: Timestamp,
-    #[serde(borrow, rename = "trace_id")]
-    _trace_id: Cow<'a, str>,
-    #[serde(borrow)]
-    idempotency_key: Cow<'a, str>,
-    #[serde(borrow)]
-    payload: QuickPayload<'a>,
-    #[serde(rename = "resume")]
-    _resume: Resume,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-struct QuickPayload<'a> {
-    #[serde(borrow)]
-    milestone_id: Cow<'a, str>,
-    #[serde(borrow)]
-    timestamp_utc: Cow<'a, str>,
-    #[serde(borrow)]
-    scope: Cow<'a, str>,
-    #[serde(borrow)]
-    claim: Cow<'a, str>,
-    #[serde(borrow)]
-    evidence: Vec<QuickEvidence<'a>>,
-    #[serde(borrow)]
-    risk_status: Cow<'a, str>,
-    #[serde(borrow)]
-    next_action: Cow<'a, str>,
-    #[serde(borrow)]
-    source: Cow<'a, str>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct QuickEvidence<'a> {
-    #[serde(borrow)]
-    path: Cow<'a, str>,
-    #[serde(borrow, default)]
-    r#ref: Reference<'a>,
-    #[serde(borrow)]
-    summary: Cow<'a, str>,
-    #[serde(borrow)]
-    r#type: Cow<'a, str>,
-}
-
-/// Absent, or a text; `null` would be another document.
-#[derive(Default)]
-struct Reference<'a>(Option<Cow<'a, str>>);
-
-impl<'de: 'a, 'a> Deserialize<'de> for Reference<'a> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Reference<'a>, D::Error> {
-        #[derive(Deserialize)]
-        struct Text<'t>(#[serde(borrow)] Cow<'t, str>);
-        Text::deserialize(deserializer).map(|it| Reference(Some(it.0)))
-    }
-}
-
-impl<'a> Quick<'a> {
-    fn read(line: &'a [u8]) -> Option<Quick<'a>> {
-        let quick: Quick = serde_json::from_slice(line).ok()?;
-        let is_ours = quick.event_type == MILESTONE_EMITTED && quick.schema_version == SCHEMA_VERSION;
-        (is_ours && !quick.payload.milestone_id.is_empty()).then_some(quick)
-    }
-
-    fn item(self, offset: u64, end: u64) -> Item {
-        let body = Arc::new(self.body());
-        let scope = Some(self.payload.scope.into_owned()).filter(|it| !it.is_empty());
-        let name =
-            Sent { key: self.idempotency_key.into_owned(), id: self.payload.milestone_id.into_owned() };
-        Item { offset, end, scope, route: Route::Milestones, name, body: Ok(body) }
-    }
-
-    /// As [`ingest::milestone_body`] makes it: canonical, so each object's fields by name.
-    fn body(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(768);
-        let field = |name: &str, text: &str, out: &mut Vec<u8>| {
-            out.extend_from_slice(name.as_bytes());
-            canonical::write_string(text, out);
-        };
-        let payload = &self.payload;
-        field("{\"event\":{\"claim\":", &payload.claim, &mut out);
-        out.extend_from_slice(b",\"evidence\":[");
-        for (at, it) in payload.evidence.iter().enumerate() {
-            field(if at > 0 { ",{\"path\":" } else { "{\"path\":" }, &it.path, &mut out);
-            if let Some(text) = &it.r#ref.0 {
-                field(",\"ref\":", text, &mut out);
-            }
-            field(",\"summary\":", &it.summary, &mut out);
-            field(",\"type\":", &it.r#type, &mut out);
-            out.push(b'}');
+/// A milestone's record in the form in which we write it ourselves: nearly every one. Its body is put together of
+/// pieces of the record; whatever is different in any way is read the long way.
+fn quick(offset: u64, end: u64, line: &[u8]) -> Option<Item> {
+    let mut walk = Walk::of(line)?;
+    walk.string("{\"event_id\":")?;
+    (walk.string(",\"event_type\":")?.says == MILESTONE_EMITTED).then_some(())?;
+    (walk.string(",\"schema_version\":")?.says == SCHEMA_VERSION).then_some(())?;
+    walk.string(",\"source\":")?;
+    walk.string(",\"target\":")?;
+    let sent_at = walk.string(",\"timestamp\":")?;
+    walk.string(",\"trace_id\":")?;
+    let key = walk.string(",\"idempotency_key\":")?;
+    let id = walk.string(",\"payload\":{\"milestoneId\":")?;
+    let at = walk.string(",\"timestampUtc\":")?;
+    let scope = walk.string(",\"scope\":")?;
+    let claim = walk.string(",\"claim\":")?;
+    let mut body = Vec::with_capacity(line.len());
+    let mut add = |parts: &[&str]| parts.iter().for_each(|it| body.extend_from_slice(it.as_bytes()));
+    add(&["{\"event\":{\"claim\":", claim.raw]);
+    let (mut before, mut name) = (",\"evidence\":[{\"path\":", ",\"evidence\":[{\"type\":");
+    while walk.rest().starts_with(name) {
+        let kind = walk.string(name)?;
+        let path = walk.string(",\"path\":")?;
+        let summary = walk.string(",\"summary\":")?;
+        add(&[before, path.raw]);
+        if walk.rest().starts_with(",\"ref\":") {
+            add(&[",\"ref\":", walk.string(",\"ref\":")?.raw]);
         }
-        field("],\"milestoneId\":", &payload.milestone_id, &mut out);
-        field(",\"nextAction\":", &payload.next_action, &mut out);
-        field(",\"riskStatus\":", &payload.risk_status, &mut out);
-        field(",\"scope\":", &payload.scope, &mut out);
-        field(",\"source\":", &payload.source, &mut out);
-        field(",\"timestampUtc\":", &payload.timestamp_utc, &mut out);
-        field("},\"idempotencyKey\":", &self.idempotency_key, &mut out);
-        field(",\"sentAtUtc\":", &self.timestamp.to_string(), &mut out);
-        out.push(b'}');
-        out
+        add(&[",\"summary\":", summary.raw, ",\"type\":", kind.raw]);
+        (before, name) = ("},{\"path\":", "},{\"type\":");
     }
+    let risk = walk.string("}],\"riskStatus\":")?;
+    let next_action = walk.string(",\"nextAction\":")?;
+    let source = walk.string(",\"source\":")?;
+    walk.number("},\"resume\":{\"offset\":")?;
+    walk.string(",\"fingerprint\":")?;
+    walk.pass("}}")?;
+    add(&["}],\"milestoneId\":", id.raw, ",\"nextAction\":", next_action.raw, ",\"riskStatus\":", risk.raw]);
+    add(&[",\"scope\":", scope.raw, ",\"source\":", source.raw, ",\"timestampUtc\":", at.raw]);
+    add(&["},\"idempotencyKey\":", key.raw, ",\"sentAtUtc\":", sent_at.raw, "}"]);
+    let is_time = Timestamp::parse_utc(&sent_at.says).is_ok_and(|it| it.to_string() == sent_at.says);
+    if !is_time || id.says.is_empty() || !walk.rest().is_empty() {
+        return None;
+    }
+    let scope = Some(scope.says.into_owned()).filter(|it| !it.is_empty());
+    let name = Sent { key: key.says.into_owned(), id: id.says.into_owned() };
+    Some(Item { offset, end, scope, route: Route::Milestones, name, body: Ok(Arc::new(body)) })
 }
 
 #[cfg(test)]
@@ -259,7 +195,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::Timestamp;
+    use crate::{Timestamp, envelope::Resume, event::MilestoneEvent};
 
     fn line(event_type: &str, payload: &Value) -> Vec<u8> {
         let now = Timestamp::parse_utc("2026-11-20T10:00:00Z").unwrap();
@@ -305,22 +241,37 @@ mod tests {
                 r#"{{"milestoneId":"m \u0001\"1","timestampUtc":"2026-11-20T10:00:00.000Z","scope":"a \ud83d\ude80\n","claim":"\u007f / \u2028","evidence":[{{"type":"log","path":"p\\q","summary":"s"}},{{"type":"doc","path":"p","summary":"é"{reference}}}],"riskStatus":"on-track","nextAction":"\b\f","source":"agent"}}"#
             )
         };
+        let resume = Resume { offset: 9, fingerprint: "ab".into() };
         for payload in [payload(""), payload(r#","ref":"r""#)] {
-            let value: Value = serde_json::from_str(&payload).unwrap();
-            let mut record: Value = serde_json::from_slice(&line(MILESTONE_EMITTED, &value)).unwrap();
-            record["resume"] = json!({"offset": 9, "fingerprint": "ab"});
-            let text = record.to_string();
-            assert!(Quick::read(text.as_bytes()).is_some());
-            let quick = Item::read(3, 4, text.as_bytes()).unwrap();
-            record["endpoint"] = json!("");
-            let text = record.to_string();
-            assert!(Quick::read(text.as_bytes()).is_none(), "not as we write it");
-            let long = Item::read(3, 4, text.as_bytes()).unwrap();
-            assert_eq!(quick.body, long.body);
-            assert_eq!((&quick.name, &quick.scope), (&long.name, &long.scope));
-        }
-        for odd in [payload(r#","ref":null"#), payload(r#","ref":"r","more":1"#), payload(r#","path":"p""#)] {
-            assert!(serde_json::from_str::<QuickPayload>(&odd).is_err(), "{odd}");
+            let event: MilestoneEvent = serde_json::from_str(&payload).unwrap();
+            let now = Timestamp::parse_utc("2026-11-20T10:00:00Z").unwrap();
+            let record = EventEnvelope::for_milestone(&event, now).unwrap();
+            let text = |endpoint: Option<String>| {
+                let mut line = Vec::new();
+                let it = EventEnvelope { resume: Some(resume.clone()), endpoint, ..record.clone() };
+                it.write_line(&mut line).unwrap();
+                line.pop();
+                line
+            };
+            let found = quick(3, 4, &text(None)).expect("as we write it");
+            assert!(quick(3, 4, &text(Some(String::new()))).is_none(), "not as we write it");
+            let long = Item::read(3, 4, &text(Some(String::new()))).unwrap();
+            assert_eq!(found.body, long.body);
+            assert_eq!((&found.name, &found.scope), (&long.name, &long.scope));
+            let line = String::from_utf8(text(None)).unwrap();
+            for (from, to) in [
+                ("1.0.0", "1.0.1"),
+                (":00.000Z\",\"trace_id", ":00Z\",\"trace_id"),
+                ("\"scope\":", "\"scope\": "),
+                ("\"claim\":\"", "\"claim\":\"\\u0041"),
+                ("\"source\":\"agent\"}", "\"source\":\"agent\",\"more\":1}"),
+                ("\"offset\":9", "\"offset\":-9"),
+                ("}}", "}} "),
+            ] {
+                let odd = line.replacen(from, to, 1);
+                assert_ne!(odd, line, "{from}");
+                assert!(quick(3, 4, odd.as_bytes()).is_none(), "{odd}");
+            }
         }
     }
 

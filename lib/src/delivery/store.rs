@@ -50,7 +50,7 @@ const ROOM_BYTES: u64 = 4 << 20;
 pub(super) struct Store {
     consumer: Consumer,
     dead_letters: Journal,
-    entries: Vec<(Event, Option<DeadLetter>)>,
+    entries: Vec<(Event, Option<Box<DeadLetter>>)>,
     bytes: usize,
     since: Option<Timestamp>,
     /// Events of the next group. The first one is alone, so that an audit that cannot be written is found
@@ -160,7 +160,7 @@ impl Store {
     /// Adds what happened to the group; a dead letter is given its place when the group is written.
     pub fn push(&mut self, event: Event, dead: Option<DeadLetter>, now: Timestamp) {
         self.bytes += dead.as_ref().map_or(0, |it| it.envelope().payload.get().len() + 4096);
-        self.entries.push((event, dead));
+        self.entries.push((event, dead.map(Box::new)));
         self.since.get_or_insert(now);
         self.is_dirty = true;
     }

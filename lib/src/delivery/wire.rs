@@ -132,7 +132,8 @@ impl Outgoing {
                 _ => return None,
             };
             let answer = verdict::shortened(&result.reason.unwrap_or_default());
-            judgements.push(Judgement { verdict, reason, answer, is_gone: false, ..whole.clone() });
+            let (status, retry_after) = (whole.status, whole.retry_after);
+            judgements.push(Judgement { verdict, reason, status, answer, retry_after, is_gone: false });
         }
         // That no more are wanted is said once.
         if let Some(last) = judgements.last_mut() {

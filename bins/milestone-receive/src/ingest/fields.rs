@@ -78,7 +78,7 @@ pub fn fields(route: Route, body: &Value) -> Result<Fields, Fault> {
         (None, _) => Ok(Fields::Ping),
         (Some(event), Route::Milestones) => {
             match MilestoneEvent::from_value(event.clone(), &Defaults::JSON) {
-                Ok((event, _)) => Ok(Fields::Milestone(Milestone { key, sent_at, event })),
+                Ok((event, _)) => Ok(Fields::Milestone(Milestone::new(key, sent_at, event))),
                 Err(faults) => Err(Fault { reason: Kept::InvalidEvent, detail: inside("/event", faults) }),
             }
         }
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn an_event_is_normalised_and_an_absent_source_is_orchestrator() {
         let Ok(Fields::Milestone(it)) = fields(Route::Milestones, &body("k", &event())) else { panic!() };
-        let line = serde_json::to_string(&it.event).unwrap();
+        let line = String::from_utf8(it.stored).unwrap();
         assert!(line.contains(r#""scope":"s""#) && line.contains(r#""source":"orchestrator""#), "{line}");
         assert!(line.contains("2026-03-01T09:05:00.000Z") && !line.contains("ref"), "{line}");
     }

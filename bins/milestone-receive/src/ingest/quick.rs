@@ -1,79 +1,152 @@
-//! Requests as Milepost's own sender makes them, read in one pass.
+//! Requests as Milepost's own sender makes them, read in one walk over their bytes.
 //!
-//! Such a body is its own canonical form, and its milestones are normalised. Then the document need not be
-//! made, copied, canonicalised and taken apart again, which is most of what a request costs.
+//! Such a body is its own canonical form, and its milestones are normalised. Then no document need be made, copied,
+//! canonicalised and taken apart again: the line that is stored is put together of pieces of the body.
 //!
 //! # Invariants
-//! - What is read here is what the long way would have read: the body is compared with the canonical form of
-//!   what was understood, byte for byte. Whatever else it is, the long way judges it, and says what is wrong.
+//! - What is read here is what the long way would have read: every byte of the body was expected where it stands, or
+//!   is a text in the one form that is canonical. Whatever else it is, the long way judges it, and says what is wrong.
 //!
 //! Not here: requests with a fault, pings and other events (`fields`).
 
-use milepost::{Timestamp, canonical, event::MilestoneEvent, ingest::PING_PREFIX};
-use serde::Deserialize;
+use milepost::{
+    Timestamp,
+    event::{EvidenceType, RECORD_BYTES_MAX, RiskStatus, Source},
+    ingest::{
+        PING_PREFIX,
+        walk::{Text, Walk},
+    },
+    text,
+};
+use serde::de::DeserializeOwned;
 
 use super::fields::KEY_CHARS_MAX;
 use crate::record::Milestone;
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Request {
-    event: MilestoneEvent,
-    idempotency_key: String,
-    sent_at_utc: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Batch {
-    items: Vec<Request>,
-}
+/// Characters of a milestone's id.
+const ID_CHARS_MAX: usize = 200;
 
 /// The milestone of a request, if the body is canonical and nothing is wrong with it.
 pub fn milestone(body: &[u8]) -> Option<Milestone> {
-    let request: Request = serde_json::from_slice(body).ok()?;
-    let mut canonical = Vec::with_capacity(body.len());
-    request.write_canonical(&mut canonical);
-    if canonical == body { request.into_milestone() } else { None }
+    let mut walk = Walk::of(body)?;
+    let milestone = request(&mut walk)?;
+    walk.rest().is_empty().then_some(milestone)
 }
 
 /// The milestones of a batch, if the body is canonical and nothing is wrong with any of them.
 pub fn batch(body: &[u8]) -> Option<Vec<Milestone>> {
-    let Batch { items } = serde_json::from_slice(body).ok()?;
-    let mut canonical = Vec::with_capacity(body.len());
-    canonical.extend_from_slice(b"{\"items\":[");
-    for (at, item) in items.iter().enumerate() {
-        if at > 0 {
-            canonical.push(b',');
+    let mut walk = Walk::of(body)?;
+    let mut milestones = Vec::new();
+    walk.pass("{\"items\":[")?;
+    loop {
+        milestones.push(request(&mut walk)?);
+        match walk.pass(",") {
+            Some(()) => {}
+            None => break,
         }
-        item.write_canonical(&mut canonical);
     }
-    canonical.extend_from_slice(b"]}");
-    if canonical == body { items.into_iter().map(Request::into_milestone).collect() } else { None }
+    walk.pass("]}")?;
+    walk.rest().is_empty().then_some(milestones)
 }
 
-impl Request {
-    fn write_canonical(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"{\"event\":");
-        self.event.write_canonical(out);
-        out.extend_from_slice(b",\"idempotencyKey\":");
-        canonical::write_string(&self.idempotency_key, out);
-        out.extend_from_slice(b",\"sentAtUtc\":");
-        canonical::write_string(&self.sent_at_utc, out);
-        out.push(b'}');
+/// `{"event":{…},"idempotencyKey":"…","sentAtUtc":"…"}`
+fn request(walk: &mut Walk<'_>) -> Option<Milestone> {
+    walk.pass("{\"event\":")?;
+    let event = walk.rest();
+    let claim = normal(walk, "{\"claim\":")?;
+    walk.pass(",\"evidence\":[")?;
+    let mut evidence = String::with_capacity(256);
+    loop {
+        self::evidence(walk, &mut evidence)?;
+        match walk.pass(",") {
+            Some(()) => evidence.push(','),
+            None => break,
+        }
     }
+    let id = normal(walk, "],\"milestoneId\":")?;
+    let next_action = normal(walk, ",\"nextAction\":")?;
+    let (risk, risk_raw) = word::<RiskStatus>(walk, ",\"riskStatus\":")?;
+    let scope = normal(walk, ",\"scope\":")?;
+    let (_, source_raw) = word::<Source>(walk, ",\"source\":")?;
+    let at = walk.string(",\"timestampUtc\":")?;
+    walk.pass("}")?;
+    let event = &event[..event.len() - walk.rest().len()];
+    let key = walk.string(",\"idempotencyKey\":")?.says;
+    let sent_at = walk.string(",\"sentAtUtc\":")?.says;
+    walk.pass("}")?;
 
-    fn into_milestone(self) -> Option<Milestone> {
-        let Request { event, idempotency_key: key, sent_at_utc: sent_at } = self;
-        // Of a character there is at least one byte.
-        let fits = key.len() <= KEY_CHARS_MAX || key.chars().count() <= KEY_CHARS_MAX;
-        let is_right = !key.is_empty()
-            && fits
-            && !key.starts_with(PING_PREFIX)
-            && Timestamp::parse_rfc3339(&sent_at).is_ok()
-            && event.is_valid();
-        is_right.then_some(Milestone { key, sent_at, event })
+    let time = Timestamp::parse_utc(&at.says).ok().filter(|it| it.to_string() == at.says)?;
+    let is_id = id.says.chars().count() <= ID_CHARS_MAX && !id.says.contains(char::is_control);
+    let fits = key.len() <= KEY_CHARS_MAX || key.chars().count() <= KEY_CHARS_MAX;
+    let is_key = !key.is_empty() && fits && !key.starts_with(PING_PREFIX);
+    if !is_id || !is_key || Timestamp::parse_rfc3339(&sent_at).is_err() {
+        return None;
     }
+    let mut stored = Vec::with_capacity(event.len());
+    for part in [
+        "{\"milestoneId\":",
+        id.raw,
+        ",\"timestampUtc\":",
+        at.raw,
+        ",\"scope\":",
+        scope.raw,
+        ",\"claim\":",
+        claim.raw,
+        ",\"evidence\":[",
+        &evidence,
+        "],\"riskStatus\":",
+        risk_raw,
+        ",\"nextAction\":",
+        next_action.raw,
+        ",\"source\":",
+        source_raw,
+        "}",
+    ] {
+        stored.extend_from_slice(part.as_bytes());
+    }
+    // With its newline it is the record that its sender has.
+    (stored.len() < RECORD_BYTES_MAX).then(|| Milestone {
+        key: key.into_owned(),
+        sent_at: sent_at.into_owned(),
+        id: id.says.into_owned(),
+        scope: scope.says.into_owned(),
+        time,
+        risk,
+        canonical: event.as_bytes().to_vec(),
+        stored,
+    })
+}
+
+/// One evidence; it is added as a line has it.
+fn evidence(walk: &mut Walk<'_>, out: &mut String) -> Option<()> {
+    let path = normal(walk, "{\"path\":")?;
+    let reference =
+        if walk.rest().starts_with(",\"ref\":") { Some(normal(walk, ",\"ref\":")?) } else { None };
+    let summary = normal(walk, ",\"summary\":")?;
+    let (_, kind) = word::<EvidenceType>(walk, ",\"type\":")?;
+    walk.pass("}")?;
+    for part in ["{\"type\":", kind, ",\"path\":", path.raw, ",\"summary\":", summary.raw] {
+        out.push_str(part);
+    }
+    if let Some(it) = reference {
+        out.push_str(",\"ref\":");
+        out.push_str(it.raw);
+    }
+    out.push('}');
+    Some(())
+}
+
+/// A text of an event behind `name`: trimmed and not empty.
+fn normal<'b>(walk: &mut Walk<'b>, name: &str) -> Option<Text<'b>> {
+    let text = walk.string(name)?;
+    let is_normal = !text.says.is_empty() && text::trim(&text.says).len() == text.says.len();
+    is_normal.then_some(text)
+}
+
+/// One of a few words behind `name`.
+fn word<'b, T: DeserializeOwned>(walk: &mut Walk<'b>, name: &str) -> Option<(T, &'b str)> {
+    let raw = walk.string(name)?.raw;
+    serde_json::from_str(raw).ok().map(|it| (it, raw))
 }
 
 #[cfg(test)]
@@ -105,9 +178,9 @@ mod tests {
         let quick = milestone(&bytes).unwrap();
         let parsed = serde_json::from_slice(&bytes).unwrap();
         let Ok(Fields::Milestone(long)) = fields(Route::Milestones, &parsed) else { panic!("no milestone") };
-        assert_eq!((quick.key, quick.sent_at, quick.event), (long.key, long.sent_at, long.event));
+        assert_eq!(quick, long);
         let both = batch(&batch_body([body(&event("a")), body(&event("b"))])).unwrap();
-        assert_eq!(both.iter().map(|it| it.event.milestone_id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(both.iter().map(|it| it.id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     }
 
     #[test]
