@@ -276,7 +276,9 @@ impl TaskTable {
                 self.try_fold()?;
             }
         }
-        if self.fresh.len() > FRESH_LAZY.min(self.fresh_max) {
+        // What this process added itself waits for its end; what had to be read, the next one would read again.
+        let (read, lazy) = (FRESH_MAX - left, FRESH_LAZY.min(self.fresh_max));
+        if self.fresh.len() > if read > lazy { lazy } else { self.fresh_max } {
             self.try_fold()?;
         }
         Ok(self.known >= reader.end())
