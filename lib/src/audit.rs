@@ -18,7 +18,10 @@ mod when;
 
 pub use when::appended_at;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use serde_json::{Value, json};
 
@@ -131,17 +134,19 @@ words! {
 
 /// An audit record before it has its place in the chain.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Draft {
+pub struct Draft<'d> {
     /// What was done.
     pub action: Action,
     /// How it ended.
     pub outcome: Outcome,
     /// The idempotency key of the event, if it is about one.
-    pub key: Option<String>,
+    pub key: Option<Cow<'d, str>>,
     /// The scope of the event, if it is about one.
-    pub scope: Option<String>,
+    pub scope: Option<Cow<'d, str>>,
     /// What a rebuild of state needs.
     pub detail: Detail,
+    /// The trace of `key`, from those who know it; else it is made.
+    pub trace_id: Option<Cow<'d, str>>,
 }
 
 /// The detail of a record: a JSON object.
@@ -158,6 +163,16 @@ impl Detail {
     /// that is written with this one also what it says: `line`, with or without its newline, by its fingerprint.
     pub fn of_record(journal: &JournalName, offset: u64, seq: Option<u64>, line: Option<&[u8]>) -> Detail {
         let fingerprint = line.map(|it| fingerprint(it.strip_suffix(b"\n").unwrap_or(it)));
+        Detail::of_fingerprint(journal, offset, seq, fingerprint.as_deref())
+    }
+
+    /// As [`Detail::of_record`], when the fingerprint is known.
+    pub fn of_fingerprint(
+        journal: &JournalName,
+        offset: u64,
+        seq: Option<u64>,
+        fingerprint: Option<&str>,
+    ) -> Detail {
         let fingerprint = fingerprint.map(|it| format!("\"fingerprint\":\"{it}\",")).unwrap_or_default();
         let seq = seq.map(|it| format!(",\"seq\":{it}")).unwrap_or_default();
         // The name of a journal of ours needs no escaping.
@@ -171,23 +186,32 @@ impl From<Value> for Detail {
     }
 }
 
-impl Draft {
+impl<'d> Draft<'d> {
     /// A record about no single event.
-    pub fn new(action: Action, outcome: Outcome, detail: impl Into<Detail>) -> Draft {
-        Draft { action, outcome, key: None, scope: None, detail: detail.into() }
+    pub fn new(action: Action, outcome: Outcome, detail: impl Into<Detail>) -> Draft<'d> {
+        Draft { action, outcome, key: None, scope: None, detail: detail.into(), trace_id: None }
     }
 
     /// A record about the event with this key and scope.
-    pub fn of(action: Action, outcome: Outcome, key: &str, scope: &str, detail: impl Into<Detail>) -> Draft {
-        Draft {
-            key: Some(key.to_owned()),
-            scope: Some(scope.to_owned()),
-            ..Draft::new(action, outcome, detail)
-        }
+    pub fn of(
+        action: Action,
+        outcome: Outcome,
+        key: impl Into<Cow<'d, str>>,
+        scope: impl Into<Cow<'d, str>>,
+        detail: impl Into<Detail>,
+    ) -> Draft<'d> {
+        Draft { key: Some(key.into()), scope: Some(scope.into()), ..Draft::new(action, outcome, detail) }
+    }
+
+    /// The same with the trace of its key ([`identity::trace_id`]), which then need not be made again.
+    #[must_use]
+    pub fn traced(mut self, trace_id: &'d str) -> Draft<'d> {
+        self.trace_id = Some(trace_id.into());
+        self
     }
 
     /// A record about refused input: where it stood and which fields were wrong, never the input itself.
-    pub fn refused(action: Action, place: &str, errors: &[FieldError]) -> Draft {
+    pub fn refused(action: Action, place: &str, errors: &[FieldError]) -> Draft<'d> {
         const ERRORS_KEPT: usize = 5;
         let shown = |it: &FieldError| json!({ "path": it.path, "message": it.message });
         let errors: Vec<_> = errors.iter().take(ERRORS_KEPT).map(shown).collect();
@@ -211,7 +235,7 @@ impl From<Error> for Failure {
 }
 
 /// Appends records; returns the logical end of the audit journal. With none, nothing is written.
-pub fn append(logs: &Logs, drafts: &[Draft]) -> Result<u64, Failure> {
+pub fn append(logs: &Logs, drafts: &[Draft<'_>]) -> Result<u64, Failure> {
     let (mut active, mut chain) = open(logs)?;
     if drafts.is_empty() {
         return Ok(active.mark().end());
@@ -253,7 +277,7 @@ fn open(logs: &Logs) -> Result<(Active, Chain), Failure> {
     Ok((active, chain))
 }
 
-fn write(active: &mut Active, chain: &mut Chain, drafts: &[Draft]) -> Result<(), Failure> {
+fn write(active: &mut Active, chain: &mut Chain, drafts: &[Draft<'_>]) -> Result<(), Failure> {
     let timestamp = clock::now().to_string();
     let mut lines = Vec::with_capacity(drafts.len() * 512);
     let mut record = Vec::with_capacity(1024);
@@ -272,12 +296,13 @@ fn write(active: &mut Active, chain: &mut Chain, drafts: &[Draft]) -> Result<(),
 fn write_record(
     lines: &mut Vec<u8>,
     record: &mut Vec<u8>,
-    draft: &Draft,
+    draft: &Draft<'_>,
     tool: &str,
     timestamp: &str,
     chain: &mut Chain,
 ) {
-    let trace_id = draft.key.as_deref().map(identity::trace_id);
+    let made = if draft.trace_id.is_none() { draft.key.as_deref().map(identity::trace_id) } else { None };
+    let trace_id = draft.trace_id.as_deref().or(made.as_deref());
     let text = |value: Option<&str>, out: &mut Vec<u8>| match value {
         Some(it) => canonical::write_string(it, out),
         None => out.extend_from_slice(b"null"),
@@ -304,7 +329,7 @@ fn write_record(
     record.extend_from_slice(b",\"tool\":");
     text(Some(tool), record);
     record.extend_from_slice(b",\"trace_id\":");
-    text(trace_id.as_deref(), record);
+    text(trace_id, record);
     record.push(b'}');
     let hash = chain::link(chain.prev(), record);
     lines.extend_from_slice(&record[..hash_at]);

@@ -31,7 +31,6 @@ use std::{
 };
 
 use argh::{ArgsInfo, TopLevelCommand};
-use rustix::stdio;
 
 use self::{arguments::Request, definition::Definition, help::Page};
 pub use self::{
@@ -39,7 +38,7 @@ pub use self::{
     output::Output,
     progress::Progress,
     signals::{reload_flag, shutdown_flag},
-    streams::stdin_is_closed,
+    streams::{columns_on_stdout, stdin_is_closed},
     verdict::Verdict,
 };
 use crate::{Error, Kind, Result};
@@ -103,8 +102,7 @@ where
             return run(args, out).map_err(see_help);
         }
         Request::Help(length) => {
-            let columns = streams::columns_of(stdio::stdout());
-            let page = Page::new(columns, colours_on_stdout(), streams::terminals_show_utf8());
+            let page = Page::new(columns_on_stdout(), colours_on_stdout(), streams::terminals_show_utf8());
             out.raw(page.help(&definition(), length, |name| env::var_os(name)).as_bytes());
         }
         Request::Definition => out.refusal(&definition()),

@@ -7,7 +7,7 @@
 //!
 //! Not here: reading and judging the input (`event`, `evidence`), printing (`milestone-emit`).
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
 use serde::Deserialize;
 use serde_json::json;
@@ -18,7 +18,7 @@ use crate::{
     event::{LeftOut, MilestoneEvent, Source},
     identity,
     index::Index,
-    journal::{Batch, Described, Digest, Journal, JournalName, Kept, Lines, digest},
+    journal::{Batch, Described, Digest, Journal, JournalName, Kept, Lines, digest, fingerprint},
     logs::Logs,
     schema::FieldError,
 };
@@ -39,6 +39,10 @@ fn describe(line: &[u8]) -> Option<Described> {
 
 /// The index is by milestone id.
 fn keys_of(line: &[u8], each: &mut dyn FnMut(&str)) {
+    // A run with one event does this for every line that the index does not know yet.
+    if let Some(id) = id_that_comes_first(line) {
+        return each(id);
+    }
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Id<'l> {
@@ -48,6 +52,13 @@ fn keys_of(line: &[u8], each: &mut dyn FnMut(&str)) {
     if let Ok(Id { milestone_id }) = serde_json::from_slice(line) {
         each(&milestone_id);
     }
+}
+
+/// The id in a line as it is written here: in the first field, and most often without an escape.
+fn id_that_comes_first(line: &[u8]) -> Option<&str> {
+    let rest = line.strip_prefix(b"{\"milestoneId\":\"")?;
+    let id = &rest[..rest.iter().position(|it| matches!(it, b'"' | b'\\'))?];
+    if rest[id.len()] == b'"' { std::str::from_utf8(id).ok() } else { None }
 }
 
 /// One piece of input, judged.
@@ -88,6 +99,63 @@ pub enum Emitted {
     HeldBack,
 }
 
+/// What journal and audit will say of a batch of offers, as far as it can be told before the journal is locked; so that
+/// one thread can tell it while another has the lock.
+#[derive(Debug, Default)]
+pub struct Records {
+    /// The lines of the journal, one behind the other.
+    lines: Vec<u8>,
+    /// Of each offer; `None` for what was refused.
+    each: Vec<Option<Record>>,
+}
+
+#[derive(Debug)]
+struct Record {
+    line: Range<usize>,
+    fingerprint: String,
+    key: String,
+    trace_id: String,
+    /// What the index calls it.
+    digest: Digest,
+}
+
+impl Records {
+    /// The records of `offers`.
+    ///
+    /// # Errors
+    /// When one of the events takes more than [`crate::event::RECORD_BYTES_MAX`], which a valid one does not.
+    pub fn of(offers: &[Offer]) -> Result<Records> {
+        let mut records = Records::default();
+        for offer in offers {
+            let record = match offer {
+                Offer::Refused { .. } => None,
+                Offer::Event { event, .. } => Some(records.write(event)?),
+            };
+            records.each.push(record);
+        }
+        Ok(records)
+    }
+
+    fn write(&mut self, event: &MilestoneEvent) -> Result<Record> {
+        let start = self.lines.len();
+        event.write_line(&mut self.lines).map_err(|it| Error::new(Kind::BadData, it.path, it.message))?;
+        let line = start..self.lines.len();
+        let key = identity::milestone_key(&event.milestone_id);
+        Ok(Record {
+            fingerprint: fingerprint(&self.lines[start..line.end - 1]),
+            trace_id: identity::trace_id(&key),
+            digest: digest(event.milestone_id.as_bytes()),
+            key,
+            line,
+        })
+    }
+
+    /// The `trace_id` of an offer, by its place in the batch; `None` of what was refused.
+    pub fn trace_id(&self, at: usize) -> Option<&str> {
+        self.each.get(at)?.as_ref().map(|it| it.trace_id.as_str())
+    }
+}
+
 /// Takes offers into the journal, batch by batch.
 #[derive(Debug)]
 pub struct Emitter {
@@ -105,12 +173,17 @@ impl Emitter {
 
     /// Takes a batch, of at most [`crate::journal::BATCH_RECORDS_MAX`] offers; what it answers is in their order.
     pub fn commit(&mut self, offers: &[Offer]) -> Result<Vec<Emitted>> {
-        self.take(offers, false)
+        self.commit_records(offers, &Records::of(offers)?)
+    }
+
+    /// As [`Emitter::commit`], with the [`Records`] of the offers; an event that has none is held back.
+    pub fn commit_records(&mut self, offers: &[Offer], records: &Records) -> Result<Vec<Emitted>> {
+        self.take(offers, records, false)
     }
 
     /// Takes all of the offers or, when one of them is refused or a conflict, none; through any crash.
-    pub fn commit_all_or_nothing(&mut self, offers: &[Offer]) -> Result<Vec<Emitted>> {
-        self.take(offers, true)
+    pub fn commit_all_or_nothing(&mut self, offers: &[Offer], records: &Records) -> Result<Vec<Emitted>> {
+        self.take(offers, records, true)
     }
 
     /// Ends the work; the next call of anybody finds its look-ups quickly.
@@ -124,7 +197,7 @@ impl Emitter {
         index.finish()
     }
 
-    fn take(&mut self, offers: &[Offer], all_or_nothing: bool) -> Result<Vec<Emitted>> {
+    fn take(&mut self, offers: &[Offer], records: &Records, all_or_nothing: bool) -> Result<Vec<Emitted>> {
         let mut writer = self.journal.write()?;
         match &mut self.index {
             Some(index) => index.refresh()?,
@@ -132,15 +205,19 @@ impl Emitter {
         }
         let mut batch = Batch::default();
         let mut taken = Taken::default();
-        for offer in offers {
-            let emitted = match offer {
-                Offer::Refused { place, id, errors } => {
+        for (offer, record) in offers.iter().zip(&records.each) {
+            let emitted = match (offer, record) {
+                (Offer::Event { event, left_out, .. }, Some(record)) => {
+                    let line = &records.lines[record.line.clone()];
+                    let offered = Offered { event, left_out, record, line };
+                    self.place(&offered, writer.end(), &mut batch, &mut taken)?
+                }
+                (Offer::Refused { place, id, errors }, _) => {
                     batch.audit(refusal(place, id.as_deref(), errors));
                     Emitted::Refused
                 }
-                Offer::Event { event, left_out, .. } => {
-                    self.place(event, left_out, writer.end(), &mut batch, &mut taken)?
-                }
+                // The records of other offers.
+                (Offer::Event { .. }, None) => Emitted::HeldBack,
             };
             taken.emitted.push(emitted);
         }
@@ -160,8 +237,8 @@ impl Emitter {
             writer.append(&batch)?;
         }
         if let Some(index) = &mut self.index {
-            for (event, offset, end) in taken.appended {
-                index.add_key(&event.milestone_id, offset, end);
+            for (digest, offset, end) in taken.appended {
+                index.add_digest(digest, offset, end);
             }
             // Still under the lock, which is what the index is used under.
             index.settle()?;
@@ -172,20 +249,21 @@ impl Emitter {
     /// Decides about one event, against the journal and against what is before it in the batch.
     fn place<'o>(
         &mut self,
-        event: &'o MilestoneEvent,
-        left_out: &LeftOut,
+        offered: &Offered<'o>,
         base: u64,
-        batch: &mut Batch,
+        batch: &mut Batch<'o>,
         taken: &mut Taken<'o>,
     ) -> Result<Emitted> {
-        let key = identity::milestone_key(&event.milestone_id);
-        let draft = |outcome, detail| Draft::of(Action::Emit, outcome, &key, &event.scope, detail);
+        let Offered { event, left_out, record, line } = *offered;
+        let draft = |outcome, detail| {
+            Draft::of(Action::Emit, outcome, &record.key, &event.scope, detail).traced(&record.trace_id)
+        };
         let known = match taken.by_id.get(event.milestone_id.as_str()) {
             Some((first, offset)) => Some((event.same_content(first, left_out), *offset)),
-            None => self.stored(event, left_out)?,
+            None => self.stored(event, left_out, &record.digest)?,
         };
         if let Some((is_same, offset)) = known {
-            let detail = json!({ "of": offset });
+            let detail = json!({ "of": offset }).into();
             return Ok(if is_same {
                 batch.audit(draft(Outcome::Duplicate, detail));
                 Emitted::Duplicate(offset)
@@ -195,20 +273,24 @@ impl Emitter {
             });
         }
         let offset = base + batch.bytes();
-        let line = event.to_line().map_err(|it| Error::new(Kind::BadData, it.path, it.message))?;
-        batch.push(&line);
-        let detail = Detail::of_record(self.journal.name(), offset, None, Some(&line));
-        batch.audit(Draft::of(Action::Emit, Outcome::Appended, &key, &event.scope, detail));
+        batch.push(line);
+        let detail = Detail::of_fingerprint(self.journal.name(), offset, None, Some(&record.fingerprint));
+        batch.audit(draft(Outcome::Appended, detail));
         taken.by_id.insert(&event.milestone_id, (event, offset));
-        taken.appended.push((event, offset, base + batch.bytes()));
+        taken.appended.push((&record.digest, offset, base + batch.bytes()));
         Ok(Emitted::Appended(offset))
     }
 
     /// Whether the event with this id in the journal, if there is one, is the same, and its offset.
-    fn stored(&mut self, event: &MilestoneEvent, left_out: &LeftOut) -> Result<Option<(bool, u64)>> {
+    fn stored(
+        &mut self,
+        event: &MilestoneEvent,
+        left_out: &LeftOut,
+        digest: &Digest,
+    ) -> Result<Option<(bool, u64)>> {
         let Some(index) = &mut self.index else { return Ok(None) };
         let id = &event.milestone_id;
-        for offset in index.find(id)? {
+        for offset in index.find_digest(digest)? {
             // A hit is a candidate: another id may have the same hash.
             let Some(line) = self.lines.get(offset)? else {
                 if let Some(kept) = self.lines.kept(offset, id)? {
@@ -250,23 +332,32 @@ fn is_same_as_kept(event: &MilestoneEvent, left_out: &LeftOut, kept: &Kept) -> b
     content == kept.content || is_partial && rest == kept.rest
 }
 
+/// A valid event that is offered.
+#[derive(Clone, Copy)]
+struct Offered<'o> {
+    event: &'o MilestoneEvent,
+    left_out: &'o LeftOut,
+    record: &'o Record,
+    line: &'o [u8],
+}
+
 /// What one batch has come to so far.
 #[derive(Debug, Default)]
 struct Taken<'o> {
     emitted: Vec<Emitted>,
     by_id: HashMap<&'o str, (&'o MilestoneEvent, u64)>,
-    /// Each with its offset and the offset after it.
-    appended: Vec<(&'o MilestoneEvent, u64, u64)>,
+    /// The digest of each, its offset and the offset after it.
+    appended: Vec<(&'o Digest, u64, u64)>,
 }
 
 /// In a batch of which nothing is taken: only what is wrong is audited, the rest is held back. The journal ends at `end`.
-fn hold_back(offer: &Offer, emitted: &mut Emitted, end: u64, batch: &mut Batch) {
+fn hold_back<'o>(offer: &'o Offer, emitted: &mut Emitted, end: u64, batch: &mut Batch<'o>) {
     match (offer, &emitted) {
         (Offer::Refused { place, id, errors }, _) => batch.audit(refusal(place, id.as_deref(), errors)),
         (Offer::Event { event, .. }, Emitted::Conflict(offset)) => {
             let key = identity::milestone_key(&event.milestone_id);
             let detail = json!({ "of": offset });
-            batch.audit(Draft::of(Action::Emit, Outcome::Conflict, &key, &event.scope, detail));
+            batch.audit(Draft::of(Action::Emit, Outcome::Conflict, key, &event.scope, detail));
         }
         // Of what is held back itself there is no duplicate.
         (_, Emitted::Duplicate(offset)) if *offset < end => {}
@@ -275,6 +366,32 @@ fn hold_back(offer: &Offer, emitted: &mut Emitted, end: u64, batch: &mut Batch) 
 }
 
 /// The audit record of refused input, under the id that it names.
-fn refusal(place: &str, id: Option<&str>, errors: &[FieldError]) -> Draft {
-    Draft { key: id.map(identity::milestone_key), ..Draft::refused(Action::Emit, place, errors) }
+fn refusal(place: &str, id: Option<&str>, errors: &[FieldError]) -> Draft<'static> {
+    Draft {
+        key: id.map(|it| identity::milestone_key(it).into()),
+        ..Draft::refused(Action::Emit, place, errors)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_line_is_found_wherever_it_stands_and_however_it_is_spelt() {
+        for (line, expected) in [
+            (r#"{"milestoneId":"a.é","scope":"s"}"#, Some("a.é")),
+            (r#"{"milestoneId":"a\"b","scope":"s"}"#, Some("a\"b")),
+            (r#"{"milestoneId":"\u0061"}"#, Some("a")),
+            (r#"{ "milestoneId":"a"}"#, Some("a")),
+            (r#"{"scope":"s","milestoneId":"a"}"#, Some("a")),
+            (r#"{"milestoneId":"a"#, None),
+            (r#"{"milestoneId":7}"#, None),
+            ("", None),
+        ] {
+            let mut found = Vec::new();
+            keys_of(line.as_bytes(), &mut |it| found.push(it.to_owned()));
+            assert_eq!(found, expected.into_iter().collect::<Vec<_>>(), "{line}");
+        }
+    }
 }

@@ -8,21 +8,24 @@
 //!
 //! Not here: the records of a queue (`queue`), waking up (`watch`).
 
+use std::{collections::HashSet, ops::Range};
+
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    Error, Kind, Result,
+    Error, Kind, Result, Timestamp,
     audit::{self, Action, Draft, Outcome},
     clock,
     envelope::{EventEnvelope, Resume},
+    event::MilestoneEvent,
     index::Index,
     journal::{
-        BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch, Item, Journal, JournalName, Lines, Position, Reader,
-        keep_in_quarantine,
+        BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch, Digest, Item, Journal, JournalName, Lines, Position,
+        Reader, digest, keep_in_quarantine,
     },
     logs::Logs,
-    queue,
+    queue, stages,
     state_file::{self, Loaded},
 };
 
@@ -57,7 +60,16 @@ struct Passage {
     to: Position,
 }
 
-/// A line of the source on its way into the queue.
+/// Lines of the source on their way into the queue.
+#[derive(Default)]
+struct Arrivals {
+    each: Vec<Arrival>,
+    /// The records that they would be in the queue, one behind the other.
+    records: Vec<u8>,
+    /// Bytes of the source.
+    bytes: usize,
+}
+
 struct Arrival {
     /// Logical offset of the line in the source.
     offset: u64,
@@ -67,9 +79,57 @@ struct Arrival {
 }
 
 enum Content {
-    Event(Box<EventEnvelope>),
+    /// An event, with what it is called and what the index calls it, and where in the records its own is.
+    Event { key: String, digest: Digest, record: Range<usize> },
     /// Why it is no event, and its bytes.
     Damaged(String, Vec<u8>),
+}
+
+impl Arrivals {
+    /// The next lines of the source, at most a batch of them.
+    fn read(source: &Journal, reader: &mut Reader) -> Result<Arrivals> {
+        let now = clock::now();
+        let mut arrivals = Arrivals::default();
+        while !arrivals.is_full() {
+            let arrival = match reader.next_item()? {
+                None => break,
+                Some(Item::Line { offset, end, text }) => {
+                    arrivals.bytes += text.len();
+                    let behind = Position::after(end, text);
+                    let content = arrivals.write(text, now, &behind);
+                    let content = content.unwrap_or_else(|why| Content::Damaged(why, text.to_vec()));
+                    Arrival { offset, behind, content }
+                }
+                Some(Item::Overlong { offset, end }) => {
+                    let why = "it is longer than any record".to_owned();
+                    let content = Content::Damaged(why, source.bytes(offset, end)?);
+                    Arrival { offset, behind: source.position_at(end)?, content }
+                }
+            };
+            arrivals.each.push(arrival);
+        }
+        Ok(arrivals)
+    }
+
+    /// Makes the record of one line, or says why there is none.
+    fn write(&mut self, line: &[u8], now: Timestamp, behind: &Position) -> Result<Content, String> {
+        let Position { offset, fingerprint } = behind.clone();
+        let resume = Resume { offset, fingerprint };
+        let start = self.records.len();
+        let key = if let Some(event) = MilestoneEvent::borrowed(line) {
+            EventEnvelope::write_milestone(&event, now, &resume, &mut self.records)
+        } else {
+            let event = EventEnvelope { resume: Some(resume), ..queue::event_of(line, now)? };
+            event.write_line(&mut self.records).map_err(|it| it.to_string())?;
+            event.idempotency_key
+        };
+        let digest = digest(queue::event_key(&key).as_bytes());
+        Ok(Content::Event { key, digest, record: start..self.records.len() })
+    }
+
+    fn is_full(&self) -> bool {
+        self.each.len() >= BATCH_RECORDS_MAX || self.bytes >= BATCH_BYTES_MAX / 2
+    }
 }
 
 impl Enqueuer {
@@ -90,10 +150,17 @@ impl Enqueuer {
         let mut reader = self.source.read_from(&from).map_err(says)?;
         let mut passed = Passed { cursor: from.offset, ..Passed::default() };
         let mut last = from;
-        while !stop() {
-            let arrivals = self.arrivals(&mut reader)?;
-            let Some(behind) = arrivals.last().map(|it| it.behind.clone()) else { break };
-            let is_recorded = self.take(&arrivals, tell, &mut passed)?;
+        let source = self.source.clone();
+        let read = move || {
+            let arrivals = Arrivals::read(&source, &mut reader)?;
+            Ok((!arrivals.each.is_empty()).then_some(arrivals))
+        };
+        stages::run(read, Arrivals::is_full, |arrivals| {
+            if stop() {
+                return Ok(false);
+            }
+            let Some(behind) = arrivals.each.last().map(|it| it.behind.clone()) else { return Ok(false) };
+            let is_recorded = self.take(arrivals, tell, &mut passed)?;
             passed.cursor = behind.offset;
             last = behind;
             if !is_recorded {
@@ -104,7 +171,8 @@ impl Enqueuer {
                     &Passage { after, to: last.clone() },
                 )?;
             }
-        }
+            Ok(true)
+        })?;
         if self.index.as_ref().is_some_and(Index::is_long) {
             self.hand_over_index()?;
         }
@@ -112,68 +180,39 @@ impl Enqueuer {
         Ok(passed)
     }
 
-    /// The next lines of the source, at most a batch of them.
-    fn arrivals(&self, reader: &mut Reader) -> Result<Vec<Arrival>> {
-        let now = clock::now();
-        let mut arrivals = Vec::new();
-        let mut bytes = 0;
-        while arrivals.len() < BATCH_RECORDS_MAX && bytes < BATCH_BYTES_MAX / 2 {
-            arrivals.push(match reader.next_item()? {
-                None => break,
-                Some(Item::Line { offset, end, text }) => {
-                    bytes += text.len();
-                    let content = match queue::event_of(text, now) {
-                        Ok(event) => Content::Event(Box::new(event)),
-                        Err(why) => Content::Damaged(why, text.to_vec()),
-                    };
-                    Arrival { offset, behind: Position::after(end, text), content }
-                }
-                Some(Item::Overlong { offset, end }) => {
-                    let why = "it is longer than any record".to_owned();
-                    let content = Content::Damaged(why, self.source.bytes(offset, end)?);
-                    Arrival { offset, behind: self.source.position_at(end)?, content }
-                }
-            });
-        }
-        Ok(arrivals)
-    }
-
     /// Appends what is new of `arrivals`; says whether the last of them left a record.
     fn take(
         &mut self,
-        arrivals: &[Arrival],
+        arrivals: &Arrivals,
         tell: &mut dyn FnMut(&Error),
         passed: &mut Passed,
     ) -> Result<bool> {
         let mut batch = Batch::default();
-        self.quarantine(arrivals, &mut batch, tell, passed)?;
+        self.quarantine(&arrivals.each, &mut batch, tell, passed)?;
         let mut writer = self.queue.write()?;
         match &mut self.index {
             Some(index) => index.refresh()?,
             None => self.index = Some(Index::open(&self.queue, queue::keys_of)?),
         }
         let base = writer.end();
-        let mut appended: Vec<(String, u64, u64)> = Vec::new();
-        let mut fresh = std::collections::HashSet::new();
+        let mut appended: Vec<(&Digest, u64, u64)> = Vec::new();
+        let mut fresh = HashSet::new();
         let mut is_recorded = false;
-        for arrival in arrivals {
+        for arrival in &arrivals.each {
             is_recorded = false;
-            let Content::Event(event) = &arrival.content else { continue };
-            let key = event.idempotency_key.as_str();
-            if !fresh.insert(key) || self.is_known(key)? {
-                let scope = queue::scope_of(event).unwrap_or_default();
+            let Content::Event { key, digest, record } = &arrival.content else { continue };
+            let record = &arrivals.records[record.clone()];
+            if !fresh.insert(key) || self.is_known(key, digest)? {
+                let event = EventEnvelope::from_line(record);
+                let scope = event.ok().and_then(|it| queue::scope_of(&it)).unwrap_or_default();
                 let detail = json!({ "source": self.source.name().as_str(), "sourceOffset": arrival.offset });
-                batch.audit(Draft::of(Action::Enqueue, Outcome::Duplicate, key, &scope, detail));
+                batch.audit(Draft::of(Action::Enqueue, Outcome::Duplicate, key, scope, detail));
                 passed.known += 1;
                 continue;
             }
-            let Position { offset, fingerprint } = arrival.behind.clone();
-            let record = EventEnvelope { resume: Some(Resume { offset, fingerprint }), ..(**event).clone() };
-            let mut line = Vec::with_capacity(1024);
-            record.write_line(&mut line).map_err(|it| Error::new(Kind::BadData, it.path, it.message))?;
             let start = base + batch.bytes();
-            batch.push(&line);
-            appended.push((queue::event_key(key), start, base + batch.bytes()));
+            batch.push(record);
+            appended.push((digest, start, base + batch.bytes()));
             is_recorded = true;
         }
         if batch.records() > 0 {
@@ -189,8 +228,8 @@ impl Enqueuer {
         writer.append(&batch)?;
         passed.queued += appended.len() as u64;
         if let Some(index) = &mut self.index {
-            for (key, offset, end) in appended {
-                index.add_key(&key, offset, end);
+            for (digest, offset, end) in appended {
+                index.add_digest(digest, offset, end);
             }
             index.settle()?;
         }
@@ -201,7 +240,7 @@ impl Enqueuer {
     fn quarantine(
         &self,
         arrivals: &[Arrival],
-        batch: &mut Batch,
+        batch: &mut Batch<'_>,
         tell: &mut dyn FnMut(&Error),
         passed: &mut Passed,
     ) -> Result<()> {
@@ -226,9 +265,9 @@ impl Enqueuer {
     }
 
     /// Whether an event with this key is in the queue.
-    fn is_known(&mut self, key: &str) -> Result<bool> {
+    fn is_known(&mut self, key: &str, digest: &Digest) -> Result<bool> {
         let Some(index) = &mut self.index else { return Ok(false) };
-        for offset in index.find(&queue::event_key(key))? {
+        for offset in index.find_digest(digest)? {
             // A hit is a candidate: another key may have the same hash.
             let is_it = match self.lines.get(offset)? {
                 Some(line) => EventEnvelope::from_line(&line)

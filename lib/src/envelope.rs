@@ -16,7 +16,7 @@ use serde_json::{
 };
 
 use crate::{
-    Timestamp,
+    Timestamp, canonical,
     event::MilestoneEvent,
     identity,
     schema::{FieldError, Schema},
@@ -29,6 +29,8 @@ pub const SCHEMA_VERSION: &str = "1.0.0";
 const MINOR: u64 = 0;
 /// Type of the event that carries a milestone.
 pub const MILESTONE_EMITTED: &str = "milestone.emitted";
+/// What a milestone is meant for.
+const MILESTONE_TARGET: &str = "milestone-feed";
 /// Type of the event that carries a reminder.
 pub const REMINDER_DUE: &str = "reminder.due";
 
@@ -113,7 +115,7 @@ impl EventEnvelope {
     /// None that a [`MilestoneEvent`] can cause; nothing here panics.
     pub fn for_milestone(event: &MilestoneEvent, now: Timestamp) -> Result<EventEnvelope, FieldError> {
         let key = identity::milestone_key(&event.milestone_id);
-        EventEnvelope::new(MILESTONE_EMITTED, event.source.as_str(), "milestone-feed", key, event, now)
+        EventEnvelope::new(MILESTONE_EMITTED, event.source.as_str(), MILESTONE_TARGET, key, event, now)
     }
 
     /// The envelope of an event of any type, made `now`.
@@ -173,7 +175,69 @@ impl EventEnvelope {
     /// # Errors
     /// None that an envelope can cause; then nothing is appended.
     pub fn write_line(&self, batch: &mut Vec<u8>) -> Result<(), FieldError> {
-        write_line(self, batch)
+        let start = batch.len();
+        self.head().write(batch);
+        batch.extend_from_slice(self.payload.get().as_bytes());
+        if let Some(resume) = &self.resume {
+            resume.write(batch);
+        }
+        if let Some(endpoint) = &self.endpoint {
+            batch.extend_from_slice(b",\"endpoint\":");
+            canonical::write_string(endpoint, batch);
+        }
+        if let Some(offset) = self.redrive_of {
+            batch.extend_from_slice(format!(",\"redrive_of\":{offset}").as_bytes());
+        }
+        for (name, value) in &self.added {
+            batch.push(b',');
+            canonical::write_string(name, batch);
+            batch.push(b':');
+            if let Err(cause) = serde_json::to_writer(&mut *batch, value) {
+                batch.truncate(start);
+                return Err(FieldError::of_serde("", &cause));
+            }
+        }
+        batch.extend_from_slice(b"}\n");
+        Ok(())
+    }
+
+    /// Appends the queue's record of a milestone: what [`EventEnvelope::for_milestone`] makes of it, with `resume`.
+    /// Returns its idempotency key.
+    pub fn write_milestone<S: AsRef<str>>(
+        event: &MilestoneEvent<S>,
+        now: Timestamp,
+        resume: &Resume,
+        batch: &mut Vec<u8>,
+    ) -> String {
+        let key = identity::milestone_key(event.milestone_id.as_ref());
+        let head = Head {
+            event_id: &identity::event_id(MILESTONE_EMITTED, &key),
+            event_type: MILESTONE_EMITTED,
+            schema_version: SCHEMA_VERSION,
+            source: event.source.as_str(),
+            target: MILESTONE_TARGET,
+            timestamp: now,
+            trace_id: &identity::trace_id(&key),
+            idempotency_key: &key,
+        };
+        head.write(batch);
+        event.write_json(batch);
+        resume.write(batch);
+        batch.extend_from_slice(b"}\n");
+        key
+    }
+
+    fn head(&self) -> Head<'_> {
+        Head {
+            event_id: &self.event_id,
+            event_type: &self.event_type,
+            schema_version: &self.schema_version,
+            source: &self.source,
+            target: &self.target,
+            timestamp: self.timestamp,
+            trace_id: &self.trace_id,
+            idempotency_key: &self.idempotency_key,
+        }
     }
 
     /// Reads the fields; what is unknown is in `added`.
@@ -198,6 +262,47 @@ impl EventEnvelope {
                 Err(vec![FieldError::new(path, format!("unknown field {}", text::quoted(name)))])
             }
         }
+    }
+}
+
+/// What an envelope says before its payload. Written by hand, in a quarter of the time that serde takes.
+struct Head<'e> {
+    event_id: &'e str,
+    event_type: &'e str,
+    schema_version: &'e str,
+    source: &'e str,
+    target: &'e str,
+    timestamp: Timestamp,
+    trace_id: &'e str,
+    idempotency_key: &'e str,
+}
+
+impl Head<'_> {
+    /// Appends all up to where the payload comes.
+    fn write(&self, out: &mut Vec<u8>) {
+        let mut put = |before: &str, text: &str| {
+            out.extend_from_slice(before.as_bytes());
+            canonical::write_string(text, out);
+        };
+        put("{\"event_id\":", self.event_id);
+        put(",\"event_type\":", self.event_type);
+        put(",\"schema_version\":", self.schema_version);
+        put(",\"source\":", self.source);
+        put(",\"target\":", self.target);
+        put(",\"timestamp\":", &self.timestamp.to_string());
+        put(",\"trace_id\":", self.trace_id);
+        put(",\"idempotency_key\":", self.idempotency_key);
+        out.extend_from_slice(b",\"payload\":");
+    }
+}
+
+impl Resume {
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(
+            format!(",\"resume\":{{\"offset\":{},\"fingerprint\":", self.offset).as_bytes(),
+        );
+        canonical::write_string(&self.fingerprint, out);
+        out.push(b'}');
     }
 }
 
@@ -248,18 +353,14 @@ impl DeadLetter {
     /// # Errors
     /// None that a dead letter can cause; then nothing is appended.
     pub fn write_line(&self, batch: &mut Vec<u8>) -> Result<(), FieldError> {
-        write_line(self, batch)
+        let start = batch.len();
+        if let Err(cause) = serde_json::to_writer(&mut *batch, self) {
+            batch.truncate(start);
+            return Err(FieldError::of_serde("", &cause));
+        }
+        batch.push(b'\n');
+        Ok(())
     }
-}
-
-fn write_line(record: &impl Serialize, batch: &mut Vec<u8>) -> Result<(), FieldError> {
-    let start = batch.len();
-    if let Err(cause) = serde_json::to_writer(&mut *batch, record) {
-        batch.truncate(start);
-        return Err(FieldError::of_serde("", &cause));
-    }
-    batch.push(b'\n');
-    Ok(())
 }
 
 /// The minor version of `version`, if its major is ours.
@@ -303,10 +404,32 @@ mod tests {
         EventEnvelope::for_milestone(&event, Timestamp::from_millis(1_772_355_901_250)).unwrap()
     }
 
+    /// As serde writes it.
     fn line(record: &impl Serialize) -> String {
-        let mut batch = Vec::new();
-        write_line(record, &mut batch).unwrap();
-        String::from_utf8(batch).unwrap()
+        serde_json::to_string(record).unwrap() + "\n"
+    }
+
+    #[test]
+    fn what_is_written_by_hand_is_what_serde_writes() {
+        let resume = Resume { offset: 12, fingerprint: "0123456789abcdef".into() };
+        let mut full = EventEnvelope {
+            idempotency_key: "a\"\n\u{7f}\u{2028}é".into(),
+            resume: Some(resume.clone()),
+            endpoint: Some("b\\".into()),
+            redrive_of: Some(u64::MAX),
+            ..milestone()
+        };
+        full.added.insert("c\t".into(), json!({ "d": [1.5, null] }));
+        let small = EventEnvelope { resume: Some(resume.clone()), ..milestone() };
+        for it in [&full, &small, &milestone()] {
+            let mut written = b"before ".to_vec();
+            it.write_line(&mut written).unwrap();
+            assert_eq!(String::from_utf8(written).unwrap(), format!("before {}", line(it)));
+        }
+        let event = MilestoneEvent::from_line(small.payload.get().as_bytes()).unwrap();
+        let mut written = Vec::new();
+        let key = EventEnvelope::write_milestone(&event, small.timestamp, &resume, &mut written);
+        assert_eq!((String::from_utf8(written).unwrap(), key), (line(&small), small.idempotency_key));
     }
 
     fn refused<T>(read: Result<T, Vec<FieldError>>) -> String {

@@ -8,15 +8,19 @@
 //! - What a caller left out is filled in once, here, and remembered in [`LeftOut`], so that the same
 //!   command given twice is a duplicate and no conflict.
 //!
-//! Not here: the rules of the schema (`schema`), reading JSON (`json`), whether evidence exists
+//! Parts: `line` (an event as bytes). Not here: the rules of the schema (`schema`), reading JSON (`json`), whether evidence exists
 //! (`evidence`), how events travel (`envelope`).
+
+mod line;
+
+use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Timestamp, canonical,
+    Timestamp,
     identity::hex,
     json::forms,
     schema::{FieldError, Schema},
@@ -26,27 +30,28 @@ use crate::{
 /// Bytes that one record may take as a line, its newline included.
 pub const RECORD_BYTES_MAX: usize = 256 * 1024;
 
-/// A milestone as it is stored and sent. Field order is the order on disk.
+/// A milestone as it is stored and sent. Field order is the order on disk. `S` is how it holds its text: its own, or
+/// borrowed from the line that it was read from ([`Text`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct MilestoneEvent {
+pub struct MilestoneEvent<S = String> {
     /// Its name for ever: 1 to 200 characters, no controls.
-    pub milestone_id: String,
+    pub milestone_id: S,
     /// When it happened.
     #[serde(deserialize_with = "utc")]
     pub timestamp_utc: Timestamp,
     /// The part of the work; events of one scope are delivered in order.
-    pub scope: String,
+    pub scope: S,
     /// What has been reached.
-    pub claim: String,
+    pub claim: S,
     /// What shows it; at least one.
     #[serde(deserialize_with = "forms::objects")]
-    pub evidence: Vec<Evidence>,
+    pub evidence: Vec<Evidence<S>>,
     /// How the work stands.
     #[serde(deserialize_with = "forms::word")]
     pub risk_status: RiskStatus,
     /// What comes next.
-    pub next_action: String,
+    pub next_action: S,
     /// Who reports it.
     #[serde(deserialize_with = "forms::word")]
     pub source: Source,
@@ -54,15 +59,15 @@ pub struct MilestoneEvent {
 
 /// One thing that shows that a claim is true.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Evidence {
+#[serde(deny_unknown_fields, bound(deserialize = "S: Deserialize<'de>"))]
+pub struct Evidence<S = String> {
     /// What kind of thing.
     #[serde(rename = "type", deserialize_with = "forms::word")]
     pub kind: EvidenceType,
     /// Where it is.
-    pub path: String,
+    pub path: S,
     /// What it shows.
-    pub summary: String,
+    pub summary: S,
     /// Which state of it: a commit's id, or `sha256:` and 64 hex digits of a file.
     #[serde(
         rename = "ref",
@@ -70,7 +75,39 @@ pub struct Evidence {
         skip_serializing_if = "Option::is_none",
         deserialize_with = "forms::present"
     )]
-    pub reference: Option<String>,
+    pub reference: Option<S>,
+}
+
+/// Text of a line that was read, borrowed from it unless something in it was escaped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Text<'t>(Cow<'t, str>);
+
+impl AsRef<str> for Text<'_> {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Text<'de>, D::Error> {
+        struct Visitor;
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        from.deserialize_str(Visitor)
+    }
 }
 
 /// Kinds of evidence.
@@ -173,6 +210,16 @@ pub struct LeftOut {
     pub refs: Vec<bool>,
 }
 
+impl<'l> MilestoneEvent<Text<'l>> {
+    /// Reads a line that is an event as it is, as [`MilestoneEvent::from_line`] does, without copying its text.
+    ///
+    /// `None` for all else; `from_line` knows what it is or what is wrong with it.
+    pub fn borrowed(line: &'l [u8]) -> Option<MilestoneEvent<Text<'l>>> {
+        let event: MilestoneEvent<Text<'l>> = forms::object_from(line).ok()?;
+        event.is_valid().then_some(event)
+    }
+}
+
 impl MilestoneEvent {
     /// Makes an event of a JSON document: normalises, fills in, validates.
     ///
@@ -214,19 +261,10 @@ impl MilestoneEvent {
     pub fn from_valid(document: Value) -> Result<MilestoneEvent, Vec<FieldError>> {
         let event: MilestoneEvent =
             serde_json::from_value(document).map_err(|it| vec![FieldError::of_serde("", &it)])?;
-        if !event.surely_fits() {
+        if !event.fits() {
             event.write_line(&mut Vec::new()).map_err(|it| vec![it])?;
         }
         Ok(event)
-    }
-
-    fn surely_fits(&self) -> bool {
-        // Escaping makes six bytes of one at most. Counting exactly costs as much as writing.
-        self.text_bytes() * 6 + 1024 <= RECORD_BYTES_MAX
-    }
-
-    fn fits(&self) -> bool {
-        self.surely_fits() || self.write_line(&mut Vec::new()).is_ok()
     }
 
     /// Reads a line of `milestones.jsonl`, with or without its newline.
@@ -247,74 +285,6 @@ impl MilestoneEvent {
         // Not written by milestone-emit. It is judged as if it came just now.
         let document = serde_json::to_value(&event).map_err(|it| vec![FieldError::of_serde("", &it)])?;
         MilestoneEvent::from_value(document, &Defaults::JSON).map(|(event, _)| event)
-    }
-
-    /// The record: one line of JSON with its newline.
-    ///
-    /// # Errors
-    /// When it takes more than [`RECORD_BYTES_MAX`].
-    pub fn to_line(&self) -> Result<Vec<u8>, FieldError> {
-        let mut line = Vec::with_capacity(self.text_bytes() + 256);
-        self.write_line(&mut line)?;
-        Ok(line)
-    }
-
-    /// Appends the record to `batch`, as [`MilestoneEvent::to_line`] does; on an error nothing is appended.
-    ///
-    /// # Errors
-    /// When it takes more than [`RECORD_BYTES_MAX`].
-    pub fn write_line(&self, batch: &mut Vec<u8>) -> Result<(), FieldError> {
-        let start = batch.len();
-        // Writing into memory cannot fail, and every value has a JSON form.
-        let written = serde_json::to_writer(&mut *batch, self);
-        batch.push(b'\n');
-        let bytes = batch.len() - start;
-        if let Err(cause) = written {
-            batch.truncate(start);
-            return Err(FieldError::of_serde("", &cause));
-        }
-        if bytes > RECORD_BYTES_MAX {
-            batch.truncate(start);
-            return Err(too_long(bytes));
-        }
-        Ok(())
-    }
-
-    /// Appends the canonical form of the event (`canonical`) without making a document of it first.
-    pub fn write_canonical(&self, out: &mut Vec<u8>) {
-        let mut field = |name: &[u8], text: &str| {
-            out.extend_from_slice(name);
-            canonical::write_string(text, out);
-        };
-        field(b"{\"claim\":", &self.claim);
-        let mut before: &[u8] = b",\"evidence\":[{\"path\":";
-        for it in &self.evidence {
-            field(before, &it.path);
-            if let Some(reference) = &it.reference {
-                field(b",\"ref\":", reference);
-            }
-            field(b",\"summary\":", &it.summary);
-            field(b",\"type\":", it.kind.as_str());
-            before = b"},{\"path\":";
-        }
-        let end: &[u8] = if self.evidence.is_empty() {
-            b",\"evidence\":[],\"milestoneId\":"
-        } else {
-            b"}],\"milestoneId\":"
-        };
-        field(end, &self.milestone_id);
-        field(b",\"nextAction\":", &self.next_action);
-        field(b",\"riskStatus\":", self.risk_status.as_str());
-        field(b",\"scope\":", &self.scope);
-        field(b",\"source\":", self.source.as_str());
-        field(b",\"timestampUtc\":", &self.timestamp_utc.to_string());
-        out.push(b'}');
-    }
-
-    /// Whether an event that serde read is normalised and valid as it is, so that nothing is left to say about
-    /// it or to change.
-    pub fn is_valid(&self) -> bool {
-        self.is_normal() && self.fits()
     }
 
     /// Whether this is what is `stored`, when what the caller left out is not compared (J8).
@@ -360,34 +330,6 @@ impl MilestoneEvent {
             scope => scope,
         };
         format!("{scope}.{}.{}", self.timestamp_utc, hex(&digest[..8]))
-    }
-
-    /// Whether nothing is left for normalising and validating to do, but for what serde has seen to.
-    fn is_normal(&self) -> bool {
-        let normal = |it: &str| !it.is_empty() && text::trim(it).len() == it.len();
-        normal(&self.milestone_id)
-            && self.milestone_id.chars().count() <= 200
-            && !self.milestone_id.contains(char::is_control)
-            && normal(&self.scope)
-            && normal(&self.claim)
-            && normal(&self.next_action)
-            && !self.evidence.is_empty()
-            && self.evidence.iter().all(|it| {
-                normal(&it.path) && normal(&it.summary) && it.reference.as_deref().is_none_or(normal)
-            })
-    }
-
-    /// Bytes of all text that is not of fixed length, before escaping.
-    fn text_bytes(&self) -> usize {
-        let evidence = |it: &Evidence| {
-            // The names of an evidence's fields, its type and punctuation take less than 64.
-            it.path.len() + it.summary.len() + it.reference.as_ref().map_or(0, String::len) + 64
-        };
-        self.milestone_id.len()
-            + self.scope.len()
-            + self.claim.len()
-            + self.next_action.len()
-            + self.evidence.iter().map(evidence).sum::<usize>()
     }
 }
 
@@ -524,9 +466,9 @@ fn faults_of(line: &[u8], cause: &serde_json::Error) -> Vec<FieldError> {
     errors.unwrap_or_else(|| vec![FieldError::of_serde("", cause)])
 }
 
-fn utc<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Timestamp, D::Error> {
-    let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
-    Timestamp::parse_utc(&text).map_err(|it| de::Error::custom(no_time(&text, it)))
+fn utc<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+    let text = Text::deserialize(from)?;
+    Timestamp::parse_utc(text.as_ref()).map_err(|it| de::Error::custom(no_time(text.as_ref(), it)))
 }
 
 #[cfg(test)]
@@ -616,23 +558,6 @@ mod tests {
         let latin1 = fine.replace("runtime", "\u{1}").into_bytes().into_iter();
         let latin1: Vec<u8> = latin1.map(|it| if it == 1 { 0xe9 } else { it }).collect();
         assert_eq!(MilestoneEvent::from_normal(&latin1), None);
-    }
-
-    #[test]
-    fn the_canonical_form_is_that_of_the_document() {
-        let mut given = document();
-        given["claim"] = json!("\"quoted\"\n\u{1f680}");
-        given["evidence"] = json!([
-            { "type": "commit", "path": ".", "summary": "s\\", "ref": "abc" },
-            { "type": "log", "path": "p", "summary": "t" },
-        ]);
-        for event in
-            [event(document()), event(given), MilestoneEvent { evidence: vec![], ..event(document()) }]
-        {
-            let mut written = Vec::new();
-            event.write_canonical(&mut written);
-            assert_eq!(written, canonical::to_vec(&serde_json::to_value(&event).unwrap()));
-        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     Error, Kind, Result,
-    journal::{Item, Journal, JournalName, Position, Reader, keys},
+    journal::{self, Digest, Item, Journal, JournalName, Position, Reader, keys},
 };
 
 use table::{Lookup, Table};
@@ -29,8 +29,9 @@ use table::{Lookup, Table};
 /// A one-shot call reads up to this many records behind the table rather than write to it: a lookup in the
 /// last 64 records costs microseconds, the syncs of a write most of a millisecond.
 const TAIL_ENTRIES_LAZY: usize = 64;
-/// A long call keeps up to this many entries (about 12 MB) in memory before it writes them to the table.
-const TAIL_ENTRIES_MAX: usize = 1 << 18;
+/// A long call keeps up to this many entries (about 4 MB) in memory before it writes them to the table, which then
+/// touches most of its pages: with half as many, an event costs a tenth more at ten million.
+const TAIL_ENTRIES_MAX: usize = 1 << 17;
 
 /// Gives the keys of a line to its callback; a line that is no valid record has none.
 pub type KeysOf = fn(line: &[u8], each: &mut dyn FnMut(&str));
@@ -108,12 +109,17 @@ impl Index {
     /// Offsets at which a record with this key may be, in the order of the journal. Records appended by
     /// this call's own batches are found after [`Index::add`].
     pub fn find(&mut self, key: &str) -> Result<Vec<u64>> {
-        let hash = self.table.hash(key);
+        self.find_digest(&journal::digest(key.as_bytes()))
+    }
+
+    /// As [`Index::find`], by the digest of the key.
+    pub fn find_digest(&mut self, key: &Digest) -> Result<Vec<u64>> {
+        let hash = self.table.hash_of(key);
         let mut offsets = match self.table.find(hash)? {
             Lookup::Offsets(found) => found,
             Lookup::Damaged => {
                 self.start_again()?;
-                return self.find(key);
+                return self.find_digest(key);
             }
         };
         offsets.extend(self.tail.range((hash, 0)..=(hash, u64::MAX)).map(|(_, offset)| offset));
@@ -133,7 +139,12 @@ impl Index {
 
     /// As [`Index::add`], for a record with this one key.
     pub fn add_key(&mut self, key: &str, offset: u64, end: u64) {
-        self.tail.insert((self.table.hash(key), offset));
+        self.add_digest(&journal::digest(key.as_bytes()), offset, end);
+    }
+
+    /// As [`Index::add_key`], by the digest of the key.
+    pub fn add_digest(&mut self, key: &Digest, offset: u64, end: u64) {
+        self.tail.insert((self.table.hash_of(key), offset));
         self.known = end;
     }
 

@@ -19,7 +19,9 @@ use crate::{Error, Kind, Result, cli};
 
 /// The longest input line: four times the largest record, room for white space and escapes.
 pub const LINE_BYTES_MAX: usize = 1 << 20;
-const CHUNK_BYTES: usize = 256 << 10;
+/// The first read asks for little: most calls bring one event, and room costs a page fault for every 4 KiB. Each one
+/// after it asks for twice as much, up to the second bound.
+const CHUNK_BYTES: std::ops::RangeInclusive<usize> = 8 << 10..=256 << 10;
 
 /// A line of input.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,6 +37,8 @@ pub struct Input {
     name: String,
     source: Source,
     buffer: Vec<u8>,
+    /// For how many bytes the next read asks.
+    chunk: usize,
     next: usize,
     line: usize,
     /// Bytes read so far.
@@ -73,6 +77,7 @@ impl Input {
             name: name.to_owned(),
             source,
             buffer: Vec::new(),
+            chunk: *CHUNK_BYTES.start(),
             next: 0,
             line: 0,
             read: 0,
@@ -154,7 +159,8 @@ impl Input {
         self.buffer.drain(..self.next);
         self.next = 0;
         let start = self.buffer.len();
-        self.buffer.resize(start + CHUNK_BYTES, 0);
+        self.buffer.resize(start + self.chunk, 0);
+        self.chunk = (self.chunk * 2).min(*CHUNK_BYTES.end());
         let read = loop {
             let into = &mut self.buffer[start..];
             let read = match &mut self.source {

@@ -50,6 +50,8 @@ pub mod inventory;
 
 pub mod cli;
 pub mod input;
+pub mod intake;
+mod stages;
 
 pub use clock::Timestamp;
 pub use error::{Error, Kind, Result};

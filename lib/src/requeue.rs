@@ -37,7 +37,7 @@ pub(crate) struct Turn<'r, 'q> {
     writer: Writer,
     index: Index,
     resume: Resume,
-    batch: Batch,
+    batch: Batch<'r>,
 }
 
 /// A record that is put in once more, and from where.
@@ -131,7 +131,7 @@ impl Turn<'_, '_> {
         record.write_line(&mut line).map_err(|it| Error::new(Kind::BadData, it.path, it.message))?;
         self.batch.push(&line);
         let scope = queue::scope_of(&record).unwrap_or_default();
-        self.batch.audit(Draft::of(origin.action, Outcome::Queued, &record.idempotency_key, &scope, detail));
+        self.batch.audit(Draft::of(origin.action, Outcome::Queued, record.idempotency_key, scope, detail));
         Ok(())
     }
 

@@ -244,8 +244,8 @@ fn the_journal_gets_priorities_and_only_the_journal() {
     let ours = messages(&|it| format!("{}:{}", it.dev(), it.ino()));
     let priorities: Vec<&str> = ours.lines().map(|it| it.split(' ').next().unwrap()).collect();
     assert_eq!(priorities, ["<6>cli-probe:", "<4>cli-probe:", "<3>cli-probe:"]);
-    let anothers = messages(&|it| format!("{}:{}", it.dev(), it.ino() + 1));
-    assert!(anothers.lines().all(|it| it.starts_with("cli-probe: ")), "{anothers}");
+    let of_another = messages(&|it| format!("{}:{}", it.dev(), it.ino() + 1));
+    assert!(of_another.lines().all(|it| it.starts_with("cli-probe: ")), "{of_another}");
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn append(journal: &Journal, ids: impl IntoIterator<Item = u64>) -> milepost::Re
         let offset = writer.end() + batch.bytes();
         batch.push(format!("{{\"id\":{id}}}\n").as_bytes());
         let detail = json!({ "journal": "things", "offset": offset });
-        batch.audit(Draft::of(Action::Emit, Outcome::Appended, &id.to_string(), "s", detail));
+        batch.audit(Draft::of(Action::Emit, Outcome::Appended, id.to_string(), "s", detail));
     }
     writer.append(&batch)
 }

@@ -93,7 +93,7 @@ impl Model {
             let line = self.line(padding);
             batch.push(line.as_bytes());
             let detail = json!({ "journal": "things", "offset": offset });
-            batch.audit(Draft::of(Action::Emit, Outcome::Appended, &self.next_id.to_string(), "s", detail));
+            batch.audit(Draft::of(Action::Emit, Outcome::Appended, self.next_id.to_string(), "s", detail));
             self.ids.push(self.next_id);
         }
         if all_or_nothing {

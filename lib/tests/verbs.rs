@@ -357,17 +357,16 @@ fn a_span_of_more_than_a_batch_is_sent_again_through_rotations() {
     // More than the 4 MiB of a batch.
     let mut bench = Bench::with_claims(450, &"x".repeat(12_000));
     let logs = bench.logs.clone().rotate_at(100_000);
-    let drafts: Vec<_> = bench
+    let events: Vec<_> = bench
         .records()
         .into_iter()
         .map(|(queue_offset, cursor, record)| {
             let detail = Detail { queue: QUEUE.into(), queue_offset, cursor, at: at(1), ..Detail::default() };
             let key = record["idempotency_key"].as_str().map(str::to_owned);
-            let event =
-                Event::Item { outcome: Outcome::Acknowledged, key, scope: None, detail: detail.into() };
-            event.draft()
+            Event::Item { outcome: Outcome::Acknowledged, key, scope: None, detail: detail.into() }
         })
         .collect();
+    let drafts: Vec<_> = events.iter().map(Event::draft).collect();
     audit::append(&logs, &drafts).unwrap();
     bench.logs = logs;
     assert_eq!(bench.resend_between(1, None).queued, 450);

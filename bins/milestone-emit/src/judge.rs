@@ -7,13 +7,11 @@
 use std::path::Path;
 
 use milepost::{
-    Result,
-    cli::Output,
-    clock,
-    emit::Offer,
+    Result, clock,
+    emit::{Offer, Records},
     event::{Defaults, MilestoneEvent, Source},
-    evidence::{Verifier, Warnings},
-    input, json,
+    evidence::Verifier,
+    intake::{self, Judge},
     schema::FieldError,
     text,
 };
@@ -22,20 +20,23 @@ use serde_json::Value;
 use crate::args::{Args, VerifyEvidence};
 
 /// Judges input, one piece after the other.
-pub struct Judge {
+pub struct EventJudge {
     verify: VerifyEvidence,
     verifier: Verifier,
-    warnings: Warnings,
 }
 
-impl Judge {
-    pub fn new(args: &Args) -> Result<Judge> {
+/// Offers, verified, and what is made of them.
+pub struct Judged {
+    pub offers: Vec<Offer>,
+    pub records: Records,
+    /// What could not be verified although nobody required it.
+    pub doubts: Vec<String>,
+}
+
+impl EventJudge {
+    pub fn new(args: &Args) -> Result<EventJudge> {
         let root: Option<&Path> = args.evidence_root.as_deref();
-        Ok(Judge {
-            verify: args.verify_evidence,
-            verifier: Verifier::new(root)?,
-            warnings: Warnings::default(),
-        })
+        Ok(EventJudge { verify: args.verify_evidence, verifier: Verifier::new(root)? })
     }
 
     /// The milestone that the flags describe.
@@ -44,55 +45,24 @@ impl Judge {
         self::document("the command line".to_owned(), document, &defaults)
     }
 
-    /// A line of input.
-    pub fn line(input: &str, line: usize, text: &[u8]) -> Offer {
-        if let Some((event, left_out)) = MilestoneEvent::from_normal(text) {
-            return Offer::Event { place: format!("{input}:{line}"), event, left_out };
-        }
-        match json::parse(text) {
-            Ok(document) => self::document(format!("{input}:{line}"), document, &Defaults::JSON),
-            Err(refusal) => {
-                let place = format!("{input}:{line}:{}", refusal.column);
-                let mut what = refusal.what;
-                if text.trim_ascii() == b"{" || text.trim_ascii() == b"[" {
-                    what.push_str("; one document a line is read, jq -c writes them so");
-                }
-                Offer::Refused { place, id: None, errors: vec![FieldError::new("", what)] }
-            }
-        }
-    }
-
-    /// A line that was too long to be read.
-    pub fn too_long(input: &str, line: usize) -> Offer {
-        let what = format!("the line is longer than {} KiB and was passed over", input::LINE_BYTES_MAX >> 10);
-        Offer::Refused { place: format!("{input}:{line}"), id: None, errors: vec![FieldError::new("", what)] }
-    }
-
-    /// Tells what of the evidence could not be verified, equal warnings once.
-    pub fn warn(&self, out: &mut Output) {
-        for line in self.warnings.lines() {
-            out.warn(line);
-        }
-    }
-
-    /// Looks at the evidence of what is offered, before it is committed.
-    pub fn verify(&mut self, offers: &mut [Offer]) {
+    /// Looks at the evidence of what is offered, before it is committed; returns what is in doubt.
+    fn verify(&mut self, offers: &mut [Offer]) -> Vec<String> {
+        let mut doubts = Vec::new();
         let events = offers.iter_mut().filter_map(|it| match it {
             Offer::Event { event, .. } => Some(event),
             Offer::Refused { .. } => None,
         });
         if self.verify == VerifyEvidence::Off {
             events.for_each(|it| self.verifier.make_relative(it));
-            return;
+            return doubts;
         }
         let mut problems = self.verifier.check(events).into_iter();
         for offer in offers {
             let Offer::Event { event, place, left_out } = offer else { continue };
             let mut problems = problems.next().unwrap_or_default();
             if self.verify == VerifyEvidence::Warn {
-                for problem in problems.drain(..) {
-                    self.warnings.add(&format!("evidence is not verified: {}", problem.message));
-                }
+                doubts
+                    .extend(problems.drain(..).map(|it| format!("evidence is not verified: {}", it.message)));
             }
             // A hash that was filled in makes the record longer, perhaps too long.
             if left_out.refs.contains(&true) {
@@ -106,6 +76,32 @@ impl Judge {
                 };
             }
         }
+        doubts
+    }
+}
+
+impl Judge for EventJudge {
+    type Offer = Offer;
+    type Batch = Judged;
+
+    fn line(&mut self, input: &str, line: usize, text: &[u8]) -> Offer {
+        if let Some((event, left_out)) = MilestoneEvent::from_normal(text) {
+            return Offer::Event { place: format!("{input}:{line}"), event, left_out };
+        }
+        match intake::parse(input, line, text) {
+            Ok(document) => self::document(format!("{input}:{line}"), document, &Defaults::JSON),
+            Err((place, fault)) => self.refused(place, fault),
+        }
+    }
+
+    fn refused(&mut self, place: String, fault: FieldError) -> Offer {
+        Offer::Refused { place, id: None, errors: vec![fault] }
+    }
+
+    /// Evidence is looked at here.
+    fn batch(&mut self, mut offers: Vec<Offer>) -> Result<Judged> {
+        let doubts = self.verify(&mut offers);
+        Ok(Judged { records: Records::of(&offers)?, offers, doubts })
     }
 }
 

@@ -13,14 +13,14 @@ mod judge;
 use std::process::ExitCode;
 
 use args::Args;
-use judge::Judge;
+use judge::{EventJudge, Judged};
 use milepost::{
     Kind, Result, cli,
     cli::{Output, Verdict},
     emit::{Emitted, Emitter, Offer},
+    evidence::Warnings,
     identity,
-    input::{Input, InputLine},
-    journal::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX},
+    intake::{Intake, Judge as _},
     logs::Logs,
     schema::FieldError,
     text,
@@ -34,111 +34,59 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     out.quiet(args.quiet);
     let from_flags = args.event()?;
-    let files = match (&from_flags, args.files.is_empty()) {
-        (None, true) => vec!["-".to_owned()],
-        _ => args.files.clone(),
-    };
     let emitter = if args.dry_run {
         None
     } else {
         Some(Emitter::new(&Logs::open(args.logs.as_deref(), "milestone-emit")?.rotate_as(args.rotate_bytes)))
     };
-    let mut emission = Emission {
-        emitter,
-        judge: Judge::new(&args)?,
-        all_or_nothing: args.all_or_nothing,
-        offers: Vec::new(),
-        bytes: 0,
-        verdict: Verdict::Done,
-        out,
-    };
+    let mut judge = EventJudge::new(&args)?;
+    let (messages, is_whole) = (out.messages(), args.all_or_nothing);
+    let mut emission =
+        Emission { emitter, is_whole, warnings: Warnings::default(), verdict: Verdict::Done, out };
     if let Some(event) = from_flags {
-        let offer = Judge::flags(event);
-        emission.offer(offer, 0)?;
-    }
-    for file in &files {
-        emission.file(file)?;
+        emission.take(&judge.batch(vec![EventJudge::flags(event)])?)?;
+    } else {
+        let files = if args.files.is_empty() { vec!["-".to_owned()] } else { args.files };
+        Intake { judge, messages, what: "milestones", is_whole }.run(files, |taken| {
+            emission.take(&taken.batch)?;
+            if let Some(error) = &taken.unreadable {
+                emission.out.error(error);
+                emission.verdict.add(error.kind());
+            }
+            if taken.may_wait {
+                emission.out.flush();
+            }
+            Ok(())
+        })?;
     }
     emission.end()
 }
 
-/// One run: what was read and judged, and waits to be committed.
+/// One run.
 struct Emission<'o> {
     /// None when nothing is to be written.
     emitter: Option<Emitter>,
-    judge: Judge,
-    all_or_nothing: bool,
-    offers: Vec<Offer>,
-    /// Bytes of input that the offers came from.
-    bytes: usize,
+    /// All or nothing.
+    is_whole: bool,
+    warnings: Warnings,
     verdict: Verdict,
     out: &'o mut Output,
 }
 
 impl Emission<'_> {
-    fn file(&mut self, file: &str) -> Result<()> {
-        let mut input = match Input::open(file) {
-            Ok(input) => input,
-            Err(error) => return self.unreadable(error),
-        };
-        if input.is_terminal() {
-            self.out.note("reading milestones from the terminal, one JSON document a line; Ctrl-D ends");
+    fn take(&mut self, judged: &Judged) -> Result<()> {
+        let Judged { offers, records, doubts } = judged;
+        for doubt in doubts {
+            self.warnings.add(doubt);
         }
-        let mut progress = self.out.progress(input.bytes_total());
-        loop {
-            // What came is not kept waiting for what may come.
-            if !self.all_or_nothing && !self.offers.is_empty() && input.may_wait() {
-                self.commit()?;
-                self.out.flush();
-            }
-            let name = input.name().to_owned();
-            let (offer, bytes) = match input.next_line() {
-                Ok(None) => break,
-                Ok(Some(InputLine::TooLong(line))) => (Judge::too_long(&name, line), 0),
-                Ok(Some(InputLine::Text(_, text))) if text.trim_ascii().is_empty() => continue,
-                Ok(Some(InputLine::Text(line, text))) => (Judge::line(&name, line, text), text.len()),
-                Err(error) => {
-                    progress.end();
-                    return self.unreadable(error);
-                }
-            };
-            self.offer(offer, bytes)?;
-            progress.show(input.bytes_read());
-        }
-        progress.end();
-        Ok(())
-    }
-
-    /// Other files are still read, unless it is all or nothing.
-    fn unreadable(&mut self, error: milepost::Error) -> Result<()> {
-        // A folder cannot be opened for reading, and that is no fault of the output.
-        let kind = if error.kind() == Kind::CannotCreate { Kind::NoInput } else { error.kind() };
-        if self.all_or_nothing {
-            return Err(error.kind_is(kind));
-        }
-        self.out.error(&error);
-        self.verdict.add(kind);
-        Ok(())
-    }
-
-    fn offer(&mut self, offer: Offer, bytes: usize) -> Result<()> {
-        self.offers.push(offer);
-        self.bytes += bytes;
-        let is_full = self.offers.len() >= BATCH_RECORDS_MAX || self.bytes >= BATCH_BYTES_MAX / 2;
-        if is_full && !self.all_or_nothing { self.commit() } else { Ok(()) }
-    }
-
-    fn commit(&mut self) -> Result<()> {
-        let mut offers = std::mem::take(&mut self.offers);
-        self.bytes = 0;
-        self.judge.verify(&mut offers);
         let emitted = match &mut self.emitter {
-            Some(emitter) if self.all_or_nothing => Some(emitter.commit_all_or_nothing(&offers)?),
-            Some(emitter) => Some(emitter.commit(&offers)?),
+            _ if offers.is_empty() => None,
+            Some(emitter) if self.is_whole => Some(emitter.commit_all_or_nothing(offers, records)?),
+            Some(emitter) => Some(emitter.commit_records(offers, records)?),
             None => None,
         };
         for (at, offer) in offers.iter().enumerate() {
-            self.report(offer, emitted.as_ref().map(|it| it[at]));
+            self.report(offer, records.trace_id(at), emitted.as_ref().map(|it| it[at]));
         }
         let is_held_back = |it: &Emitted| *it == Emitted::HeldBack;
         let held_back = emitted.iter().flatten().filter(|it| is_held_back(it)).count();
@@ -152,7 +100,7 @@ impl Emission<'_> {
         Ok(())
     }
 
-    fn report(&mut self, offer: &Offer, emitted: Option<Emitted>) {
+    fn report(&mut self, offer: &Offer, trace_id: Option<&str>, emitted: Option<Emitted>) {
         match offer {
             Offer::Refused { place, id, errors } => {
                 let trace_id = id.as_deref().map(|it| identity::trace_id(&identity::milestone_key(it)));
@@ -171,12 +119,11 @@ impl Emission<'_> {
             }
             Offer::Event { place, event, .. } => {
                 let id = event.milestone_id.as_str();
-                let trace_id = identity::trace_id(&identity::milestone_key(id));
                 let report = |status, offset| Report {
                     status,
                     milestone_id: Some(id),
                     offset,
-                    trace_id: Some(&trace_id),
+                    trace_id,
                     ..Report::default()
                 };
                 match emitted {
@@ -204,11 +151,10 @@ impl Emission<'_> {
         }
     }
 
-    fn end(mut self) -> Result<Verdict> {
-        if !self.offers.is_empty() {
-            self.commit()?;
+    fn end(self) -> Result<Verdict> {
+        for warning in self.warnings.lines() {
+            self.out.warn(warning);
         }
-        self.judge.warn(self.out);
         if let Some(emitter) = self.emitter {
             emitter.finish()?;
         }

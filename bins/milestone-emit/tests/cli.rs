@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use milepost_testing::{Run, Scratch, milestone};
+use milepost_testing::{Run, Scratch, milestone, wait_until};
 use serde_json::{Value, json};
 
 const TOOL: &str = "milestone-emit";
@@ -468,4 +468,26 @@ fn many_at_once_append_each_id_once() {
     assert_eq!(runs.iter().filter(|it| it.all("status") == ["appended"]).count(), 8);
     assert_eq!(scratch.records("milestones").len(), 8);
     assert_eq!(scratch.records("audit").len(), 24);
+}
+
+/// More than two batches, of which the later ones are made beside the earlier ones.
+#[test]
+fn many_go_in_in_their_order_also_after_a_kill_in_the_middle() {
+    let scratch = Scratch::new();
+    let mut all: Vec<_> = (0..10_000).map(|it| milestone(&format!("m{it}"))).collect();
+    all[9_000]["claim"] = json!(7);
+    scratch.write("in", lines(&all));
+    let mut killed = scratch.command(TOOL).args(["-q", "in"]).spawn().unwrap();
+    wait_until(|| fs::metadata(scratch.log("milestones.jsonl")).is_ok_and(|it| it.len() > 0));
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+
+    let run = scratch.run(TOOL, &["in"]).exits(65);
+    let (statuses, ids) = (run.all("status"), run.all("milestoneId"));
+    assert_eq!(ids, (0..10_000).map(|it| format!("m{it}")).collect::<Vec<_>>());
+    let known = statuses.iter().take_while(|it| *it == "duplicate").count();
+    assert_eq!(statuses[9_000], "rejected");
+    assert!(statuses[known..].iter().enumerate().all(|(at, it)| *it == "appended" || known + at == 9_000));
+    let stored: Vec<_> = scratch.records("milestones").iter().map(|it| it["milestoneId"].clone()).collect();
+    assert_eq!(stored, ids.into_iter().filter(|it| it != "m9000").collect::<Vec<_>>());
 }

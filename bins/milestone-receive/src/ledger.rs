@@ -199,7 +199,10 @@ impl Ledger {
             });
             let (line, head) = refused.to_line(seq, now, chain.prev()).map_err(|it| self.cannot_write(it))?;
             batch.push(&line);
-            batch.audit(Draft { key: refused.key.clone(), ..Draft::new(Action::Receive, *outcome, detail) });
+            batch.audit(Draft {
+                key: refused.key.as_deref().map(Into::into),
+                ..Draft::new(Action::Receive, *outcome, detail)
+            });
             chain = Chain { seq, head };
             lines.push(line);
         }
@@ -220,10 +223,10 @@ impl Ledger {
     }
 }
 
-fn draft<T: Entry>(entry: &T, outcome: Outcome, detail: Detail) -> Draft {
+fn draft<T: Entry>(entry: &T, outcome: Outcome, detail: Detail) -> Draft<'_> {
     Draft {
-        key: Some(entry.key().to_owned()),
-        scope: entry.scope().map(str::to_owned),
+        key: Some(entry.key().into()),
+        scope: entry.scope().map(Into::into),
         ..Draft::new(Action::Receive, outcome, detail)
     }
 }

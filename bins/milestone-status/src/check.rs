@@ -12,14 +12,13 @@ use milepost::{
     text::{for_people, quoted},
 };
 
-use crate::show::{BAD, GOOD, MAY_PASS, Paint, table};
+use crate::show::{BAD, GOOD, MAY_PASS, Screen, table};
 
 /// The whole report.
-pub fn text(report: &Report, colours: bool) -> String {
-    let paint = Paint(colours);
+pub fn text(report: &Report, screen: Screen) -> String {
     let word = match report.status {
-        Status::Holds => paint.text("holds", Some(GOOD)),
-        Status::Broken => paint.text("broken", Some(BAD)),
+        Status::Holds => screen.text("holds", Some(GOOD)),
+        Status::Broken => screen.text("broken", Some(BAD)),
     };
     let records: u64 = report.journals.iter().map(|it| it.records).sum();
     let count = report.journals.len();
@@ -41,14 +40,14 @@ pub fn text(report: &Report, colours: bool) -> String {
         "PASSED OVER",
         "LOST",
     ];
-    table(&mut out, heading, rows.collect(), paint, |column, cell| match (column, cell) {
+    table(&mut out, heading, rows.collect(), screen, |column, cell| match (column, cell) {
         (_, "0") => None,
         (5, _) => Some(MAY_PASS),
         (8, _) => Some(BAD),
         _ => None,
     });
     for (at, finding) in report.findings.iter().enumerate() {
-        let place = paint.text(&for_people(&place(finding)), Some(BAD));
+        let place = screen.text(&for_people(&place(finding)), Some(BAD));
         let gap = if at == 0 { "\n" } else { "" };
         let _ = writeln!(out, "{gap}{place}: {}\n    {}", for_people(&finding.message), finding.cure);
     }

@@ -18,7 +18,7 @@ use milepost::{
 };
 use serde::Serialize;
 
-use crate::show::{BAD, GOOD, Paint, nothing, table};
+use crate::show::{BAD, GOOD, Screen, nothing, table};
 
 /// Every variable of ours; docs/CONFIG.md says what each is.
 const VARIABLES: [&str; 7] = [
@@ -81,11 +81,10 @@ impl Config {
     }
 
     /// The same for people.
-    pub fn text(&self, colours: bool) -> String {
-        let paint = Paint(colours);
+    pub fn text(&self, screen: Screen) -> String {
         let word = match self.status {
-            Status::Ok => paint.text("ok", Some(GOOD)),
-            Status::Wrong => paint.text("wrong", Some(BAD)),
+            Status::Ok => screen.text("ok", Some(GOOD)),
+            Status::Wrong => screen.text("wrong", Some(BAD)),
         };
         let mut out = format!("{word}\n");
         let rows = self.values.iter().map(|it| {
@@ -93,10 +92,10 @@ impl Config {
             let value = it.value.as_deref().map_or_else(|| "not set".to_owned(), cell);
             [cell(&it.name), value, it.from.as_deref().map_or_else(nothing, cell), it.set_by.join(", ")]
         });
-        table(&mut out, ["SETTING", "VALUE", "FROM", "SET BY"], rows.collect(), paint, |_, _| None);
+        table(&mut out, ["SETTING", "VALUE", "FROM", "SET BY"], rows.collect(), screen, |_, _| None);
         for (at, problem) in self.values.iter().filter_map(|it| it.problem.as_deref()).enumerate() {
             let gap = if at == 0 { "\n" } else { "" };
-            let _ = writeln!(out, "{gap}{}: {}", paint.text("wrong", Some(BAD)), for_people(problem));
+            let _ = writeln!(out, "{gap}{}: {}", screen.text("wrong", Some(BAD)), for_people(problem));
         }
         out
     }

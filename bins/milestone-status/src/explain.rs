@@ -15,11 +15,10 @@ use milepost::{
     text::{for_people, quoted},
 };
 
-use crate::show::{BAD, GOOD, MAY_PASS, Paint, ago, nothing, table};
+use crate::show::{BAD, GOOD, MAY_PASS, Screen, ago, nothing, table};
 
 /// The whole life.
-pub fn text(life: &Life, now: Timestamp, colours: bool) -> String {
-    let paint = Paint(colours);
+pub fn text(life: &Life, now: Timestamp, screen: Screen) -> String {
     let scope = life.scope.as_deref().map_or(String::new(), |it| format!(", scope {}", for_people(it)));
     let mut out = format!("{}: trace {}{scope}\n", for_people(&life.idempotency_key), life.trace_id);
     let steps = life.steps.iter().map(|it| {
@@ -37,14 +36,14 @@ pub fn text(life: &Life, now: Timestamp, colours: bool) -> String {
             for_people(&what).into_owned(),
         ]
     });
-    table(&mut out, ["WHEN", "TOOL", "RECORD", "WHAT"], steps.collect(), paint, |_, _| None);
+    table(&mut out, ["WHEN", "TOOL", "RECORD", "WHAT"], steps.collect(), screen, |_, _| None);
     for delivery in &life.deliveries {
-        tell(&mut out, delivery, now, paint);
+        tell(&mut out, delivery, now, screen);
     }
     out
 }
 
-fn tell(out: &mut String, delivery: &Delivery, now: Timestamp, paint: Paint) {
+fn tell(out: &mut String, delivery: &Delivery, now: Timestamp, screen: Screen) {
     let endpoint = if delivery.endpoint.is_empty() { "endpoint" } else { &delivery.endpoint };
     let url = delivery.url.as_deref().map_or(String::new(), |it| format!(" ({it})"));
     let (fate, colour) = match delivery.fate {
@@ -56,7 +55,7 @@ fn tell(out: &mut String, delivery: &Delivery, now: Timestamp, paint: Paint) {
     };
     let when = delivery.settled_utc.map_or(String::new(), |it| format!(", {}", ago(it, now)));
     let to = format!("{} > {endpoint}{url}", delivery.queue);
-    let _ = writeln!(out, "\n{}: {}{when}", for_people(&to), paint.text(fate, Some(colour)));
+    let _ = writeln!(out, "\n{}: {}{when}", for_people(&to), screen.text(fate, Some(colour)));
     let Some(next) = &delivery.next else { return };
     for (name, value) in inputs(next, now) {
         let _ = writeln!(out, "  {name:13}{}", for_people(&value));

@@ -41,6 +41,7 @@ use serde::Serialize;
 use crate::{
     config::Config,
     look::{Answer, Level, Limits},
+    show::Screen,
 };
 
 /// Show the whole pipeline at a glance, or create a logs folder.
@@ -181,7 +182,7 @@ fn look(args: &Args, logs: &Logs, out: &mut Output) -> Verdict {
     } else if args.json {
         out.refusal(&answer);
     } else {
-        out.raw(show::text(&answer, clock::now(), cli::colours_on_stdout()).as_bytes());
+        out.raw(show::text(&answer, clock::now(), Screen::of_stdout()).as_bytes());
     }
     Verdict::Answer(answer.status.exit_code())
 }
@@ -193,8 +194,7 @@ fn watch(args: &Args, logs: &Logs, out: &mut Output) -> Result<Verdict> {
     while !stop.load(SeqCst) && !out.is_closed() {
         if is_terminal && !args.json {
             // To the corner first, and what is left of the picture before is wiped behind: it does not flicker.
-            let picture =
-                show::text(&Answer::of(logs, args.limits()), clock::now(), cli::colours_on_stdout());
+            let picture = show::text(&Answer::of(logs, args.limits()), clock::now(), Screen::of_stdout());
             out.raw(show::redraw(&picture).as_bytes());
         } else {
             look(args, logs, out);
@@ -233,7 +233,7 @@ fn show_config(args: &Args, out: &mut Output) -> Verdict {
     if args.json {
         out.refusal(&config);
     } else if !(args.quiet && is_good) {
-        out.raw(config.text(cli::colours_on_stdout()).as_bytes());
+        out.raw(config.text(Screen::of_stdout()).as_bytes());
     }
     if is_good { Verdict::Done } else { Verdict::Failed(Kind::Configuration) }
 }
@@ -247,7 +247,7 @@ fn check(args: &Args, out: &mut Output) -> Result<Verdict> {
     } else if args.json {
         out.refusal(&report);
     } else {
-        out.raw(check::text(&report, cli::colours_on_stdout()).as_bytes());
+        out.raw(check::text(&report, Screen::of_stdout()).as_bytes());
     }
     Ok(if holds { Verdict::Done } else { Verdict::Failed(Kind::No) })
 }
@@ -277,7 +277,7 @@ fn tell_life(key: &str, args: &Args, out: &mut Output) -> Result<Verdict> {
     if args.json {
         out.result(&life);
     } else {
-        out.raw(explain::text(&life, now, cli::colours_on_stdout()).as_bytes());
+        out.raw(explain::text(&life, now, Screen::of_stdout()).as_bytes());
     }
     Ok(Verdict::Done)
 }

@@ -1,13 +1,14 @@
 //! The answer for people: aligned text.
 //!
 //! # Invariants
+//! - No table is wider than the terminal where it can be folded to fit.
 //! - What came from outside (addresses, reasons) cannot play tricks on a terminal.
 //! - Ages are relative to a time that is passed in, so the same answer gives the same text.
 
 use std::fmt::Write as _;
 
 use milepost::{
-    Timestamp,
+    Timestamp, cli,
     delivery::breaker::{Breaker, Gate},
     text::for_people,
 };
@@ -21,17 +22,16 @@ pub const BAD: u8 = 31;
 const FAINT: u8 = 2;
 
 /// The whole answer.
-pub fn text(answer: &Answer, now: Timestamp, colours: bool) -> String {
-    let paint = Paint(colours);
-    let mut out = format!("{}: {}\n", paint.level(answer.status), for_people(&answer.logs));
+pub fn text(answer: &Answer, now: Timestamp, screen: Screen) -> String {
+    let mut out = format!("{}: {}\n", screen.level(answer.status), for_people(&answer.logs));
     let journals = answer.journals.iter().map(|it| {
         let last = it.last_record_utc.map_or_else(nothing, |at| ago(at, now));
         [it.journal.clone(), size(it.bytes), last]
     });
-    table(&mut out, ["JOURNAL", "BYTES", "LAST RECORD"], journals.collect(), paint, |_, _| None);
+    table(&mut out, ["JOURNAL", "BYTES", "LAST RECORD"], journals.collect(), screen, |_, _| None);
     let steps = answer.queues.iter().flat_map(|it| steps(it, now));
     let heading = ["STEP", "BEHIND", "OLDEST WAITING", "LAST ACK", "RETRIES", "DEAD", "BREAKER"];
-    table(&mut out, heading, steps.collect(), paint, |column, cell| match (column, cell) {
+    table(&mut out, heading, steps.collect(), screen, |column, cell| match (column, cell) {
         (4 | 5, it) if !matches!(it, "0" | "-") => Some(MAY_PASS),
         (6, "closed") => Some(GOOD),
         (6, "open" | "held") => Some(BAD),
@@ -39,7 +39,7 @@ pub fn text(answer: &Answer, now: Timestamp, colours: bool) -> String {
     });
     for (at, problem) in answer.problems.iter().enumerate() {
         let gap = if at == 0 { "\n" } else { "" };
-        let _ = writeln!(out, "{gap}{}: {}", paint.level(problem.level), for_people(&problem.message));
+        let _ = writeln!(out, "{gap}{}: {}", screen.level(problem.level), for_people(&problem.message));
     }
     if let Some(errors) = &answer.errors {
         let rows = errors.iter().map(|it| {
@@ -52,7 +52,7 @@ pub fn text(answer: &Answer, now: Timestamp, colours: bool) -> String {
         if rows.is_empty() {
             out.push_str("\nno errors\n");
         }
-        table(&mut out, ["LAST ERRORS", "TOOL", "WHAT", "EVENT", "REASON"], rows, paint, |_, _| None);
+        table(&mut out, ["LAST ERRORS", "TOOL", "WHAT", "EVENT", "REASON"], rows, screen, |_, _| None);
     }
     out
 }
@@ -67,11 +67,21 @@ pub fn redraw(picture: &str) -> String {
     out
 }
 
-/// Colours, or none.
+/// What an answer is shown on.
 #[derive(Clone, Copy)]
-pub struct Paint(pub bool);
+pub struct Screen {
+    /// Whether it shows colours.
+    pub colours: bool,
+    /// How wide it is, where it is a terminal.
+    pub columns: Option<usize>,
+}
 
-impl Paint {
+impl Screen {
+    /// Standard output.
+    pub fn of_stdout() -> Screen {
+        Screen { colours: cli::colours_on_stdout(), columns: cli::columns_on_stdout() }
+    }
+
     fn level(self, level: Level) -> String {
         let colour = match level {
             Level::Healthy => GOOD,
@@ -84,7 +94,7 @@ impl Paint {
     /// A text in a colour.
     pub fn text(self, text: &str, colour: Option<u8>) -> String {
         match colour {
-            Some(colour) if self.0 && !text.is_empty() => format!("\u{1b}[{colour}m{text}\u{1b}[0m"),
+            Some(colour) if self.colours && !text.is_empty() => format!("\u{1b}[{colour}m{text}\u{1b}[0m"),
             _ => text.to_owned(),
         }
     }
@@ -110,12 +120,16 @@ fn steps(queue: &QueueStatus, now: Timestamp) -> Vec<[String; 7]> {
     into.chain(queue.endpoints.iter().map(out_of)).collect()
 }
 
-/// Columns as wide as their widest cell, with colours by column and cell; nothing without rows.
+/// What is between two columns, and before a line that goes on from the one above.
+const GAP: usize = 2;
+
+/// Columns as wide as their widest cell, with colours by column and cell; nothing without rows. On a screen that is
+/// too narrow for them each row goes on in further lines.
 pub fn table<const N: usize>(
     out: &mut String,
     heading: [&str; N],
     rows: Vec<[String; N]>,
-    paint: Paint,
+    screen: Screen,
     colour: impl Fn(usize, &str) -> Option<u8>,
 ) {
     if rows.is_empty() {
@@ -123,16 +137,45 @@ pub fn table<const N: usize>(
     }
     let rows: Vec<[String; N]> = std::iter::once(heading.map(str::to_owned)).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|it| it[column].chars().count()).max().unwrap_or_default();
+    let widths: [usize; N] = std::array::from_fn(width);
+    let folds = folds(&widths, screen.columns.unwrap_or(usize::MAX));
     out.push('\n');
     for (at, row) in rows.iter().enumerate() {
         let last = row.iter().rposition(|it| !it.is_empty()).unwrap_or(0);
         for (column, cell) in row.iter().enumerate().take(last + 1) {
             let colour = if at == 0 { Some(FAINT) } else { colour(column, cell) };
-            let gap = if column < last { width(column) + 2 - cell.chars().count() } else { 0 };
-            let _ = write!(out, "{}{:gap$}", paint.text(cell, colour), "");
+            let is_end = column == last || folds[column + 1];
+            let gap = if is_end { 0 } else { widths[column] + GAP - cell.chars().count() };
+            if folds[column] {
+                let _ = write!(out, "\n{:GAP$}", "");
+            }
+            let _ = write!(out, "{}{:gap$}", screen.text(cell, colour), "");
         }
         out.push('\n');
     }
+}
+
+/// Before which columns a row goes on in a new line: none where all fit into one; only the second where the first, which
+/// names the row, leaves room when it stands alone; else wherever a line is full.
+fn folds<const N: usize>(widths: &[usize; N], columns: usize) -> [bool; N] {
+    let mut folds = [false; N];
+    let all = widths.iter().map(|it| it + GAP).sum::<usize>() - GAP;
+    if all <= columns {
+        return folds;
+    }
+    if all - widths[0] <= columns {
+        folds[1] = true;
+        return folds;
+    }
+    let mut end = widths[0];
+    for (fold, width) in folds.iter_mut().zip(widths).skip(1) {
+        end += GAP + width;
+        *fold = end > columns;
+        if *fold {
+            end = GAP + width;
+        }
+    }
+    folds
 }
 
 fn gate(breaker: &Breaker) -> String {
@@ -189,10 +232,29 @@ mod tests {
     fn columns_stand_under_their_headings() {
         let mut out = String::new();
         let rows = vec![["long".into(), "é".into()], ["b".into(), "-".into()]];
-        table(&mut out, ["A", "LONG"], rows.clone(), Paint(false), |_, _| None);
+        let plain = Screen { colours: false, columns: None };
+        table(&mut out, ["A", "LONG"], rows.clone(), plain, |_, _| None);
         assert_eq!(out, "\nA     LONG\nlong  é\nb     -\n");
         let mut coloured = String::new();
-        table(&mut coloured, ["A", "LONG"], rows, Paint(true), |_, cell| (cell == "b").then_some(GOOD));
+        let screen = Screen { colours: true, ..plain };
+        table(&mut coloured, ["A", "LONG"], rows, screen, |_, cell| (cell == "b").then_some(GOOD));
         assert_eq!(coloured.lines().nth(3), Some("\u{1b}[32mb\u{1b}[0m     -"));
+    }
+
+    #[test]
+    fn a_table_is_folded_to_fit_the_terminal() {
+        let shown = |columns| {
+            let mut out = String::new();
+            let rows = vec![["source > queue".into(), "7 B".into(), "-".into(), "closed".into()]];
+            let screen = Screen { colours: false, columns: Some(columns) };
+            table(&mut out, ["STEP", "BEHIND", "DEAD", "BREAKER"], rows, screen, |_, _| None);
+            out
+        };
+        let wide = "\nSTEP            BEHIND  DEAD  BREAKER\nsource > queue  7 B     -     closed\n";
+        assert_eq!(shown(37), wide);
+        let folded = "\nSTEP\n  BEHIND  DEAD  BREAKER\nsource > queue\n  7 B     -     closed\n";
+        assert_eq!(shown(36), folded);
+        let narrow = "\nSTEP\n  BEHIND  DEAD\n  BREAKER\nsource > queue\n  7 B     -\n  closed\n";
+        assert_eq!(shown(20), narrow);
     }
 }

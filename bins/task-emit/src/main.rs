@@ -15,9 +15,7 @@ use milepost::{
     Kind, Result, cli,
     cli::{Output, Verdict},
     clock, identity,
-    input::{self, Input, InputLine},
-    journal::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX},
-    json,
+    intake::{self, Intake, Judge},
     logs::Logs,
     schema::FieldError,
     task::{Offer, Task, TaskEmitted, TaskEmitter},
@@ -32,94 +30,46 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     out.quiet(args.quiet);
     let by_flags = args.task()?;
-    let files = match (&by_flags, args.files.is_empty()) {
-        (None, true) => vec!["-".to_owned()],
-        _ => args.files.clone(),
-    };
     let emitter = if args.dry_run {
         None
     } else {
         let logs = Logs::open(args.logs.as_deref(), "task-emit")?.rotate_as(args.rotate_bytes);
         Some(TaskEmitter::new(&logs)?)
     };
-    let mut emission = Emission { emitter, offers: Vec::new(), bytes: 0, verdict: Verdict::Done, out };
+    let messages = out.messages();
+    let mut emission = Emission { emitter, verdict: Verdict::Done, out };
     if let Some(document) = by_flags {
-        emission.offer(judged("the command line".to_owned(), document), 0)?;
-    }
-    for file in &files {
-        emission.file(file)?;
+        emission.take(&[judged("the command line".to_owned(), document)])?;
+    } else {
+        let files = if args.files.is_empty() { vec!["-".to_owned()] } else { args.files };
+        Intake { judge: TaskJudge, messages, what: "tasks", is_whole: false }.run(files, |taken| {
+            emission.take(&taken.batch)?;
+            if let Some(error) = &taken.unreadable {
+                emission.out.error(error);
+                emission.verdict.add(error.kind());
+            }
+            if taken.may_wait {
+                emission.out.flush();
+            }
+            Ok(())
+        })?;
     }
     emission.end()
 }
 
-/// One run: what was read and judged, and waits to be committed.
+/// One run.
 struct Emission<'o> {
     /// None when nothing is to be written.
     emitter: Option<TaskEmitter>,
-    offers: Vec<Offer>,
-    /// Bytes of input that the offers came from.
-    bytes: usize,
     verdict: Verdict,
     out: &'o mut Output,
 }
 
 impl Emission<'_> {
-    fn file(&mut self, file: &str) -> Result<()> {
-        let mut input = match Input::open(file) {
-            Ok(input) => input,
-            Err(error) => {
-                self.unreadable(&error);
-                return Ok(());
-            }
-        };
-        if input.is_terminal() {
-            self.out.note("reading tasks from the terminal, one JSON document a line; Ctrl-D ends");
-        }
-        let mut progress = self.out.progress(input.bytes_total());
-        loop {
-            // What came is not kept waiting for what may come.
-            if !self.offers.is_empty() && input.may_wait() {
-                self.commit()?;
-                self.out.flush();
-            }
-            let name = input.name().to_owned();
-            let (offer, bytes) = match input.next_line() {
-                Ok(None) => break,
-                Ok(Some(InputLine::TooLong(line))) => (too_long(&name, line), 0),
-                Ok(Some(InputLine::Text(_, text))) if text.trim_ascii().is_empty() => continue,
-                Ok(Some(InputLine::Text(line, text))) => (read(&name, line, text), text.len()),
-                Err(error) => {
-                    progress.end();
-                    self.unreadable(&error);
-                    return Ok(());
-                }
-            };
-            self.offer(offer, bytes)?;
-            progress.show(input.bytes_read());
-        }
-        progress.end();
-        Ok(())
-    }
-
-    /// Other files are still read.
-    fn unreadable(&mut self, error: &milepost::Error) {
-        self.out.error(error);
-        self.verdict.add(error.kind());
-    }
-
-    fn offer(&mut self, offer: Offer, bytes: usize) -> Result<()> {
-        self.offers.push(offer);
-        self.bytes += bytes;
-        let is_full = self.offers.len() >= BATCH_RECORDS_MAX || self.bytes >= BATCH_BYTES_MAX / 2;
-        if is_full { self.commit() } else { Ok(()) }
-    }
-
-    fn commit(&mut self) -> Result<()> {
-        let offers = std::mem::take(&mut self.offers);
-        self.bytes = 0;
+    fn take(&mut self, offers: &[Offer]) -> Result<()> {
         let emitted = match &mut self.emitter {
-            Some(emitter) => Some(emitter.commit(&offers)?),
-            None => None,
+            Some(emitter) if !offers.is_empty() => Some(emitter.commit(offers)?),
+            _ => None,
         };
         for (at, offer) in offers.iter().enumerate() {
             self.report(offer, emitted.as_ref().map(|it| it[at]));
@@ -160,10 +110,7 @@ impl Emission<'_> {
         }
     }
 
-    fn end(mut self) -> Result<Verdict> {
-        if !self.offers.is_empty() {
-            self.commit()?;
-        }
+    fn end(self) -> Result<Verdict> {
         if let Some(emitter) = self.emitter {
             emitter.finish()?;
         }
@@ -171,24 +118,27 @@ impl Emission<'_> {
     }
 }
 
-/// A line of input.
-fn read(input: &str, line: usize, text: &[u8]) -> Offer {
-    match json::parse(text) {
-        Ok(document) => judged(format!("{input}:{line}"), document),
-        Err(refusal) => {
-            let mut what = refusal.what;
-            if text.trim_ascii() == b"{" || text.trim_ascii() == b"[" {
-                what.push_str("; one document a line is read, jq -c writes them so");
-            }
-            let place = format!("{input}:{line}:{}", refusal.column);
-            Offer::Refused { place, errors: vec![FieldError::new("", what)] }
+/// Judges lines of input.
+struct TaskJudge;
+
+impl Judge for TaskJudge {
+    type Offer = Offer;
+    type Batch = Vec<Offer>;
+
+    fn line(&mut self, input: &str, line: usize, text: &[u8]) -> Offer {
+        match intake::parse(input, line, text) {
+            Ok(document) => judged(format!("{input}:{line}"), document),
+            Err((place, fault)) => self.refused(place, fault),
         }
     }
-}
 
-fn too_long(input: &str, line: usize) -> Offer {
-    let what = format!("the line is longer than {} KiB and was passed over", input::LINE_BYTES_MAX >> 10);
-    Offer::Refused { place: format!("{input}:{line}"), errors: vec![FieldError::new("", what)] }
+    fn refused(&mut self, place: String, fault: FieldError) -> Offer {
+        Offer::Refused { place, errors: vec![fault] }
+    }
+
+    fn batch(&mut self, offers: Vec<Offer>) -> Result<Vec<Offer>> {
+        Ok(offers)
+    }
 }
 
 fn judged(place: String, document: Value) -> Offer {

@@ -172,7 +172,8 @@ fn option(option: &Opt, length: Length) -> Entry {
     let short = option.short.map_or_else(|| "    ".to_owned(), |short| format!("-{short}, "));
     let value = option.value.as_ref().map_or_else(String::new, |it| format!(" {it}"));
     let description = match (length, option.description.split_once("; ")) {
-        (Length::Short, Some((first, rest))) if !rest.contains("(default") => first,
+        // A default stands last, and may have parts of its own.
+        (Length::Short, Some((first, _))) if !option.description.contains("(default") => first,
         _ => &option.description,
     };
     (format!("{short}{}{value}", option.long), description.to_owned())

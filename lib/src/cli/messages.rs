@@ -18,7 +18,7 @@ use std::{
 
 use rustix::{fs::fstat, stdio};
 
-use super::streams::write_all;
+use super::{progress::Progress, streams::write_all};
 use crate::text;
 
 /// Writes messages under a tool's name. Small and shareable: give a copy to every thread.
@@ -82,6 +82,11 @@ impl Messages {
         if !self.quiet {
             self.write(&NOTE, &message);
         }
+    }
+
+    /// Begins work that may take long, of `total` bytes if that is known, and shows how far it has come.
+    pub fn progress(&self, total: Option<u64>) -> Progress {
+        Progress::start(total, self.quiet)
     }
 
     fn write(&self, level: &Level, message: &dyn fmt::Display) {

@@ -119,7 +119,7 @@ impl Output {
 
     /// Begins work that may take long, of `total` bytes if that is known, and shows how far it has come.
     pub fn progress(&self, total: Option<u64>) -> Progress {
-        Progress::start(total, self.quiet)
+        self.messages.progress(total)
     }
 
     /// Messages alone, for other threads.

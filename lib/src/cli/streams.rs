@@ -51,6 +51,11 @@ extern "C" fn look() {
 #[unsafe(link_section = ".init_array")]
 static LOOK_BEFORE_MAIN: extern "C" fn() = look;
 
+/// The columns of the terminal that standard output is; none where it is no terminal.
+pub fn columns_on_stdout() -> Option<usize> {
+    columns_of(stdio::stdout())
+}
+
 /// The columns of the terminal that a stream is; none where it is no terminal.
 pub(super) fn columns_of(stream: BorrowedFd<'_>) -> Option<usize> {
     let size = tcgetwinsize(stream).ok()?;

@@ -199,13 +199,13 @@ impl Detail {
 
 impl Event {
     /// The audit record of this event.
-    pub fn draft(&self) -> Draft {
+    pub fn draft(&self) -> Draft<'_> {
         match self {
             Event::Item { outcome, key, scope, detail } => {
                 let detail = detail.plain().map_or_else(|| to_value(detail).into(), audit::Detail::Canonical);
                 Draft {
-                    key: key.clone(),
-                    scope: scope.clone(),
+                    key: key.as_deref().map(Into::into),
+                    scope: scope.as_deref().map(Into::into),
                     ..Draft::new(Action::Deliver, *outcome, detail)
                 }
             }

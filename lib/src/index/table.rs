@@ -11,7 +11,7 @@
 //! - The hash is SHA-256 under a seed that each table draws: nobody can choose keys that fill one bucket.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs::File,
     hash::{BuildHasher, RandomState},
     io,
@@ -141,7 +141,12 @@ impl Table {
         let mut page = self.looked_at.take().unwrap_or_else(|| Page::new([0; PAGE_BYTES]));
         let is_whole = self.read_page_into(&mut page, 1 + bucket_of(hash, self.header.buckets));
         let offsets = || slots(&page).filter(|it| it.0 == hash).map(|it| it.1).collect();
-        let found = is_whole.map(|it| if it { Lookup::Offsets(offsets()) } else { Lookup::Damaged });
+        let found = is_whole.map(|it| match it {
+            // Most keys are new.
+            true if !holds(&page, hash) => Lookup::Offsets(Vec::new()),
+            true => Lookup::Offsets(offsets()),
+            false => Lookup::Damaged,
+        });
         self.looked_at = Some(page);
         found
     }
@@ -159,13 +164,13 @@ impl Table {
             }
             header.buckets += 1;
         }
-        let mut by_bucket: BTreeMap<u64, Vec<(u64, u64)>> = BTreeMap::new();
-        for entry in entries {
-            by_bucket.entry(bucket_of(entry.0, header.buckets)).or_default().push(*entry);
-        }
-        for (bucket, entries) in by_bucket {
+        let bucket = |it: &(u64, u64)| bucket_of(it.0, header.buckets);
+        let mut by_bucket: Vec<(u64, u64)> = entries.iter().copied().collect();
+        by_bucket.sort_unstable_by_key(bucket);
+        for entries in by_bucket.chunk_by(|left, right| bucket(left) == bucket(right)) {
+            let bucket = bucket(&entries[0]);
             let Some(mut page) = self.read_page(1 + bucket)? else { return Ok(false) };
-            if !fill(&mut page, bucket, synced_buckets, header.buckets, &entries) {
+            if !fill(&mut page, bucket, synced_buckets, header.buckets, entries) {
                 return Ok(false);
             }
             self.write_page(1 + bucket, &mut page)?;
@@ -245,6 +250,12 @@ fn slots(page: &Page) -> impl Iterator<Item = (u64, u64)> {
     (1..=PAGE_SLOTS).map(|slot| get(page, slot)).filter(|it| it.0 != 0)
 }
 
+/// Whether a hash is in one of the slots: all are compared, which takes less time than to stop at the right one.
+fn holds(page: &Page, hash: u64) -> bool {
+    let (slots, _) = page.as_chunks::<SLOT_BYTES>();
+    slots.iter().skip(1).fold(false, |found, slot| found | (slot[..8] == hash.to_le_bytes()))
+}
+
 fn get(page: &Page, slot: usize) -> (u64, u64) {
     let number = |at: usize| {
         let mut bytes = [0; 8];
@@ -263,11 +274,10 @@ fn put(page: &mut Page, slot: usize, entry: (u64, u64)) {
 /// Puts entries into free slots of a bucket's page; false when there are too few. A slot is free when it is
 /// empty, or when its entry has moved to a bucket that was there, synced, before this insertion began.
 fn fill(page: &mut Page, bucket: u64, synced: u64, buckets: u64, entries: &[(u64, u64)]) -> bool {
-    let mut known: BTreeSet<(u64, u64)> = slots(page).collect();
-    let mut free = (1..=PAGE_SLOTS).collect::<Vec<_>>().into_iter();
+    let mut free = 1..=PAGE_SLOTS;
     for entry in entries.iter().filter(|it| bucket_of(it.0, buckets) == bucket) {
         // Inserting again what is there is how an insertion goes on that a kill cut short.
-        if !known.insert(*entry) {
+        if slots(page).any(|it| it == *entry) {
             continue;
         }
         let slot = free.find(|slot| {

@@ -160,8 +160,8 @@ impl Journal {
                 "fingerprint": fingerprint(line),
             });
             drafts.push(Draft {
-                key: Some(key),
-                scope,
+                key: Some(key.into()),
+                scope: scope.map(Into::into),
                 ..Draft::new(Action::Settle, Outcome::Recovered, detail)
             });
         }
@@ -178,14 +178,14 @@ impl Journal {
 
 /// Lines and audit records that are appended together, under one sync each.
 #[derive(Debug, Default)]
-pub struct Batch {
+pub struct Batch<'d> {
     lines: Vec<u8>,
     records: usize,
-    drafts: Vec<Draft>,
+    drafts: Vec<Draft<'d>>,
     chain: Option<Chain>,
 }
 
-impl Batch {
+impl<'d> Batch<'d> {
     /// Adds a record; `line` ends in its newline.
     pub fn push(&mut self, line: &[u8]) {
         self.lines.extend_from_slice(line);
@@ -193,7 +193,7 @@ impl Batch {
     }
 
     /// Adds an audit record, of a record in this batch or of something that left none.
-    pub fn audit(&mut self, draft: Draft) {
+    pub fn audit(&mut self, draft: Draft<'d>) {
         self.drafts.push(draft);
     }
 
@@ -227,7 +227,7 @@ impl Batch {
     /// The audit records, with fingerprints of the records that they tell of, which begin at `base` of the journal
     /// `name`: so the audit's chain says what was in the journal, not only where. Whoever gives a detail as text has
     /// put the fingerprint into it.
-    fn attested(&self, name: &JournalName, base: u64) -> Cow<'_, [Draft]> {
+    fn attested(&self, name: &JournalName, base: u64) -> Cow<'_, [Draft<'d>]> {
         let tells = |it: &Detail| matches!(it, Detail::Value(detail) if detail["journal"] == name.as_str());
         if !self.drafts.iter().any(|it| tells(&it.detail)) {
             return Cow::Borrowed(&self.drafts);
@@ -240,7 +240,10 @@ impl Batch {
                 usize::try_from(offset).ok().filter(|it| *it <= self.lines.len())
             };
             let fingerprint = match (at("offset"), at("from"), at("to")) {
-                (Some(offset), ..) => self.lines[offset..].split(|it| *it == b'\n').next().map(fingerprint),
+                (Some(offset), ..) => {
+                    let line = &self.lines[offset..];
+                    memchr::memchr(b'\n', line).map(|newline| fingerprint(&line[..newline]))
+                }
                 (None, Some(from), Some(to)) if from < to => Some(fingerprint_of_all(&self.lines[from..to])),
                 _ => None,
             };
@@ -254,8 +257,12 @@ impl Batch {
 
 /// The fingerprint of several records: that of their fingerprints, one behind the other.
 fn fingerprint_of_all(lines: &[u8]) -> String {
-    let lines = lines.split_inclusive(|it| *it == b'\n');
-    let all: String = lines.map(|it| fingerprint(it.strip_suffix(b"\n").unwrap_or(it))).collect();
+    let mut all = String::new();
+    let mut start = 0;
+    for newline in memchr::memchr_iter(b'\n', lines) {
+        all.push_str(&fingerprint(&lines[start..newline]));
+        start = newline + 1;
+    }
     fingerprint(all.as_bytes())
 }
 
@@ -286,16 +293,16 @@ impl Writer {
     }
 
     /// Appends a batch; it is on disk and audited when this returns.
-    pub fn append(&mut self, batch: &Batch) -> Result<()> {
+    pub fn append(&mut self, batch: &Batch<'_>) -> Result<()> {
         self.append_as(batch, false)
     }
 
     /// Appends a batch wholly or not at all, also through a crash.
-    pub fn append_all_or_nothing(&mut self, batch: &Batch) -> Result<()> {
+    pub fn append_all_or_nothing(&mut self, batch: &Batch<'_>) -> Result<()> {
         self.append_as(batch, true)
     }
 
-    fn append_as(&mut self, batch: &Batch, all_or_nothing: bool) -> Result<()> {
+    fn append_as(&mut self, batch: &Batch<'_>, all_or_nothing: bool) -> Result<()> {
         let logs = self.active.logs().clone();
         if batch.lines.is_empty() {
             return audit::append(&logs, &batch.drafts).map(drop).map_err(|it| it.error);

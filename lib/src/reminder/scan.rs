@@ -217,7 +217,7 @@ impl Scanner {
             let offset = base + batch.bytes();
             batch.push(&line);
             let detail = json!({ "journal": REMINDERS, "offset": offset, "taskOffset": point.offset });
-            batch.audit(Draft::of(Action::Remind, Outcome::Reminded, &key, &task.scope, detail));
+            batch.audit(Draft::of(Action::Remind, Outcome::Reminded, key.clone(), &task.scope, detail));
             appended.push((key, offset, base + batch.bytes()));
         }
         if batch.is_empty() {

@@ -91,7 +91,7 @@ impl TaskEmitter {
                 None => self.stored(&writer, name)?,
             };
             let key = identity::task_key(name.0, name.1);
-            let draft = |outcome, detail| Draft::of(Action::Task, outcome, &key, &task.scope, detail);
+            let draft = |outcome, detail| Draft::of(Action::Task, outcome, key, &task.scope, detail);
             if let Some((stored, offset)) = stored
                 && task.same_content(&stored, left_out)
             {

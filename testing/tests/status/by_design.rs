@@ -88,7 +88,7 @@ const OF_REDRIVES: &[Fault] = &[
         letter.write_line(&mut line).unwrap();
         append(logs, LETTERS, &line, |offset, _| {
             let detail = json!({ "journal": LETTERS, "offset": offset });
-            Draft::of(Action::Settle, Outcome::Recovered, &key, "runtime", detail)
+            Draft::of(Action::Settle, Outcome::Recovered, key, "runtime", detail)
         });
     }),
 ];
@@ -240,7 +240,7 @@ fn journal(logs: &Path, name: &str) -> Journal {
 }
 
 /// Appends a line to a journal, audited as its tool would.
-fn append(logs: &Path, name: &str, line: &[u8], draft: impl FnOnce(u64, u64) -> Draft) {
+fn append(logs: &Path, name: &str, line: &[u8], draft: impl FnOnce(u64, u64) -> Draft<'static>) {
     let mut writer = journal(logs, name).write().unwrap();
     let (from, mut batch) = (writer.end(), Batch::default());
     batch.push(line);

@@ -34,7 +34,7 @@ fn lines(scratch: &Scratch) -> Vec<(u64, u64, Vec<u8>)> {
 
 /// All records of the queue from this number on are acknowledged at this time.
 fn acknowledge(scratch: &Scratch, from: usize, at: Timestamp) {
-    let drafts: Vec<_> = lines(scratch)[from..]
+    let events: Vec<_> = lines(scratch)[from..]
         .iter()
         .map(|(queue_offset, cursor, line)| {
             let record = EventEnvelope::from_line(line).unwrap();
@@ -46,9 +46,10 @@ fn acknowledge(scratch: &Scratch, from: usize, at: Timestamp) {
                 ..Detail::default()
             };
             let (key, detail) = (Some(record.idempotency_key), Box::new(detail));
-            Event::Item { outcome: Outcome::Acknowledged, key, scope: None, detail }.draft()
+            Event::Item { outcome: Outcome::Acknowledged, key, scope: None, detail }
         })
         .collect();
+    let drafts: Vec<_> = events.iter().map(Event::draft).collect();
     audit::append(&logs(scratch), &drafts).unwrap();
 }
 
