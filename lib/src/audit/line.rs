@@ -10,6 +10,8 @@
 //!
 //! Not here: what the fields mean (`audit`), the chain (`verify`).
 
+use memchr::memmem::Finder;
+
 use crate::canonical;
 
 /// An audit record's fields, as bytes of its line.
@@ -55,8 +57,7 @@ impl<'l> RawLine<'l> {
     pub fn read(line: &'l [u8]) -> Option<RawLine<'l>> {
         // Once for the whole line, where many bytes are looked at together.
         let is_ascii = line.is_ascii();
-        let has_control = line.iter().min().is_none_or(|it| *it < b' ');
-        if has_control || !is_ascii && std::str::from_utf8(line).is_err() {
+        if has(line, |it| it < b' ') || !is_ascii && std::str::from_utf8(line).is_err() {
             return None;
         }
         let mut walk = Walk { line, at: 0, is_ascii, escapes: 0 };
@@ -80,14 +81,9 @@ impl<'l> RawLine<'l> {
         let scope = walk.string_or_null()?;
         walk.literal(b",\"seq\":")?;
         let seq = std::str::from_utf8(walk.integer()?).ok()?.parse().ok()?;
-        walk.literal(b",\"timestamp\":")?;
-        let timestamp = walk.string()?;
-        walk.literal(b",\"tool\":")?;
-        let tool = walk.string()?;
-        walk.literal(b",\"trace_id\":")?;
-        let trace_id = walk.string_or_null()?;
-        walk.literal(b"}")?;
-        (walk.at == line.len()).then_some(RawLine {
+        walk.literal(b",")?;
+        let Last { timestamp, tool, trace_id } = walk.last()?;
+        Some(RawLine {
             action,
             detail,
             hash,
@@ -104,6 +100,44 @@ impl<'l> RawLine<'l> {
     }
 }
 
+/// Whether a line looks like an audit record without any escape, by its ends and its bytes alone. If it is a record,
+/// then in whatever form, each text in it stands there between quotes as it is.
+pub fn is_plain(line: &[u8]) -> bool {
+    line.starts_with(b"{\"action\":\"") && line.ends_with(b"}") && !has(line, |it| it < b' ' || it == b'\\')
+}
+
+/// Whether a line looks like a whole JSON object, by its ends and its bytes alone: what is torn, or holds NULs, does not.
+pub(super) fn looks_whole(line: &[u8]) -> bool {
+    line.starts_with(b"{") && line.ends_with(b"}") && !has(line, |it| it < b' ')
+}
+
+/// Finds the time of a record without reading the record.
+#[derive(Clone, Debug)]
+pub struct TimeFinder(Finder<'static>);
+
+impl Default for TimeFinder {
+    fn default() -> TimeFinder {
+        TimeFinder(Finder::new(b"\"timestamp\":\""))
+    }
+}
+
+impl TimeFinder {
+    /// The `timestamp` of a record that [`is_plain`], as [`RawLine::timestamp`]; `None` when it is not where it stands
+    /// in canonical form.
+    pub fn find<'l>(&self, line: &'l [u8]) -> Option<&'l [u8]> {
+        /// Room for the time and what stands behind it.
+        const TAIL_BYTES: usize = 160;
+        let tail = &line[line.len().saturating_sub(TAIL_BYTES)..];
+        let mut walk = Walk { line: tail, at: self.0.find(tail)?, is_ascii: false, escapes: 0 };
+        walk.last().map(|it| it.timestamp)
+    }
+}
+
+/// Whether some byte is such a one. Without an early exit the compiler tests many bytes at once.
+fn has(bytes: &[u8], is_one: impl Fn(u8) -> bool) -> bool {
+    bytes.iter().fold(false, |has, it| has | is_one(*it))
+}
+
 /// A place in a line.
 struct Walk<'l> {
     /// Without a byte below U+0020.
@@ -112,6 +146,13 @@ struct Walk<'l> {
     is_ascii: bool,
     /// How many escapes were passed.
     escapes: usize,
+}
+
+/// The last fields of a record.
+struct Last<'l> {
+    timestamp: &'l [u8],
+    tool: &'l [u8],
+    trace_id: Option<&'l [u8]>,
 }
 
 /// Deeper is left to the parser.
@@ -127,6 +168,18 @@ impl<'l> Walk<'l> {
     fn literal(&mut self, bytes: &[u8]) -> Option<()> {
         let rest = self.line.get(self.at..)?;
         rest.starts_with(bytes).then(|| self.at += bytes.len())
+    }
+
+    /// The last fields of a record, up to its end.
+    fn last(&mut self) -> Option<Last<'l>> {
+        self.literal(b"\"timestamp\":")?;
+        let timestamp = self.string()?;
+        self.literal(b",\"tool\":")?;
+        let tool = self.string()?;
+        self.literal(b",\"trace_id\":")?;
+        let trace_id = self.string_or_null()?;
+        self.literal(b"}")?;
+        (self.at == self.line.len()).then_some(Last { timestamp, tool, trace_id })
     }
 
     #[expect(clippy::option_option, reason = "the outer one says whether the walk goes on")]

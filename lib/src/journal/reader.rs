@@ -59,9 +59,11 @@ pub struct Reader {
     /// Logical offset up to which may be read.
     end: u64,
     segment: Option<Segment>,
+    /// Keeps its length, so that no room is made twice; what was read ends at `filled`.
     buffer: Vec<u8>,
     /// Index in `buffer` of the next line; `at` is its logical offset.
     next: usize,
+    filled: usize,
     /// How much is read next; it grows while reading goes on.
     chunk: usize,
 }
@@ -98,7 +100,16 @@ impl Reader {
     }
 
     fn new(segments: Segments, at: u64, end: u64) -> Reader {
-        Reader { segments, at, end, segment: None, buffer: Vec::new(), next: 0, chunk: FIRST_CHUNK_BYTES }
+        Reader {
+            segments,
+            at,
+            end,
+            segment: None,
+            buffer: Vec::new(),
+            next: 0,
+            filled: 0,
+            chunk: FIRST_CHUNK_BYTES,
+        }
     }
 
     /// Looks how far may be read by now; returns that logical offset.
@@ -126,8 +137,7 @@ impl Reader {
     pub fn seek(&mut self, offset: u64) {
         self.at = offset;
         self.segment = None;
-        self.buffer.clear();
-        self.next = 0;
+        (self.next, self.filled) = (0, 0);
         self.chunk = FIRST_CHUNK_BYTES;
     }
 
@@ -135,7 +145,7 @@ impl Reader {
     pub fn next_item(&mut self) -> Result<Option<Item<'_>>> {
         let mut searched = 0;
         loop {
-            let unread = &self.buffer[self.next..];
+            let unread = &self.buffer[self.next..self.filled];
             if let Some(found) = newline(&unread[searched..]) {
                 let length = searched + found;
                 let (offset, start) = (self.at, self.next);
@@ -157,25 +167,25 @@ impl Reader {
     /// Bytes below the mark without a newline: the newline itself was damaged.
     fn unterminated(&mut self) -> Option<Item<'_>> {
         let start = self.next;
-        if start == self.buffer.len() {
+        if start == self.filled {
             return None;
         }
         let offset = self.at;
-        self.next = self.buffer.len();
-        self.at += (self.buffer.len() - start) as u64;
-        Some(Item::Line { offset, end: self.at, text: &self.buffer[start..] })
+        self.next = self.filled;
+        self.at += (self.filled - start) as u64;
+        Some(Item::Line { offset, end: self.at, text: &self.buffer[start..self.filled] })
     }
 
     fn pass_overlong(&mut self) -> Result<Item<'_>> {
         let offset = self.at;
         loop {
-            if let Some(found) = newline(&self.buffer[self.next..]) {
+            if let Some(found) = newline(&self.buffer[self.next..self.filled]) {
                 self.next += found + 1;
                 self.at += found as u64 + 1;
                 break;
             }
-            self.at += (self.buffer.len() - self.next) as u64;
-            self.next = self.buffer.len();
+            self.at += (self.filled - self.next) as u64;
+            self.next = self.filled;
             if !self.fill()? {
                 break;
             }
@@ -186,16 +196,16 @@ impl Reader {
     /// Reads one more chunk behind what is unread; false when the end or a segment's end was reached
     /// with something unread, or the end with nothing.
     fn fill(&mut self) -> Result<bool> {
-        self.buffer.drain(..self.next);
-        self.next = 0;
-        let from = self.at + self.buffer.len() as u64;
+        self.buffer.copy_within(self.next..self.filled, 0);
+        (self.next, self.filled) = (0, self.filled - self.next);
+        let from = self.at + self.filled as u64;
         if from >= self.end {
             return Ok(false);
         }
         let segment = match &self.segment {
             Some(it) if it.holds(from) => it,
             // A line never spans two segments.
-            Some(_) if !self.buffer.is_empty() => return Ok(false),
+            Some(_) if self.filled > 0 => return Ok(false),
             _ => {
                 // A trimmed journal begins later, and its beginning is where it begins.
                 if from == 0
@@ -209,14 +219,17 @@ impl Reader {
         };
         let room =
             usize::try_from(segment.end.unwrap_or(self.end).min(self.end) - from).unwrap_or(CHUNK_BYTES);
-        let start = self.buffer.len();
-        self.buffer.resize(start + room.min(self.chunk), 0);
+        let until = self.filled + room.min(self.chunk);
+        if self.buffer.len() < until {
+            self.buffer.resize(until, 0);
+        }
         self.chunk = CHUNK_BYTES.min(self.chunk * 4);
-        let read = read_at(&segment.file, &mut self.buffer[start..], from - segment.base);
-        self.buffer.truncate(start + *read.as_ref().unwrap_or(&0));
-        match read {
+        match read_at(&segment.file, &mut self.buffer[self.filled..until], from - segment.base) {
             Ok(0) => self.at_file_end(from),
-            Ok(_) => Ok(true),
+            Ok(read) => {
+                self.filled += read;
+                Ok(true)
+            }
             Err(cause) => Err(Error::io("cannot read", &self.segments.active_path(), cause)),
         }
     }

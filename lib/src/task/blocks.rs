@@ -17,7 +17,10 @@ use std::{
     fs::File,
     io,
     os::unix::fs::FileExt,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use redb::StorageBackend;
@@ -45,26 +48,21 @@ pub enum Access {
 pub struct Blocks {
     file: File,
     logs: Logs,
-    /// With [`Access::Look`]: blocks as they would be by now, and how many.
-    instead: Option<Mutex<Instead>>,
-}
-
-#[derive(Debug)]
-struct Instead {
-    blocks: BTreeMap<u64, Vec<u8>>,
-    count: u64,
+    /// How many there are, with [`Access::Look`] how many there would be by now.
+    count: AtomicU64,
+    /// With [`Access::Look`]: blocks as they would be by now.
+    instead: Option<Mutex<BTreeMap<u64, Vec<u8>>>>,
 }
 
 impl Blocks {
     /// Over an open file.
     pub fn new(file: File, logs: &Logs, access: Access) -> io::Result<Blocks> {
-        let count = count_in(&file)?;
-        let instead = Instead { blocks: BTreeMap::new(), count };
-        let instead = (access == Access::Look).then(|| Mutex::new(instead));
-        Ok(Blocks { file, logs: logs.clone(), instead })
+        let count = AtomicU64::new(count_in(&file)?);
+        let instead = (access == Access::Look).then(|| Mutex::new(BTreeMap::new()));
+        Ok(Blocks { file, logs: logs.clone(), count, instead })
     }
 
-    fn instead(&self) -> Option<MutexGuard<'_, Instead>> {
+    fn instead(&self) -> Option<MutexGuard<'_, BTreeMap<u64, Vec<u8>>>> {
         // Whoever panicked with the lock left whole blocks, since they are inserted whole.
         self.instead.as_ref().map(|it| it.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -78,7 +76,7 @@ impl Blocks {
         for (number, (block, stored)) in
             (first..).zip(blocks.chunks_exact_mut(BLOCK_BYTES).zip(stored.chunks_exact(STRIDE_BYTES)))
         {
-            if let Some(it) = instead.as_ref().and_then(|it| it.blocks.get(&number)) {
+            if let Some(it) = instead.as_ref().and_then(|it| it.get(&number)) {
                 block.copy_from_slice(it);
                 continue;
             }
@@ -100,7 +98,7 @@ impl Blocks {
     fn write_blocks(&self, first: u64, blocks: &[u8]) -> io::Result<()> {
         if let Some(mut instead) = self.instead() {
             for (number, block) in (first..).zip(blocks.chunks_exact(BLOCK_BYTES)) {
-                instead.blocks.insert(number, block.to_vec());
+                instead.insert(number, block.to_vec());
             }
             return Ok(());
         }
@@ -116,11 +114,7 @@ impl Blocks {
 
 impl StorageBackend for Blocks {
     fn len(&self) -> io::Result<u64> {
-        let count = match self.instead() {
-            Some(instead) => instead.count,
-            None => count_in(&self.file)?,
-        };
-        Ok(count * BLOCK_BYTES as u64)
+        Ok(self.count.load(Relaxed) * BLOCK_BYTES as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
@@ -135,8 +129,8 @@ impl StorageBackend for Blocks {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let count = len.div_ceil(BLOCK_BYTES as u64);
-        if let Some(mut instead) = self.instead() {
-            instead.count = count;
+        if self.instead.is_some() {
+            self.count.store(count, Relaxed);
             return Ok(());
         }
         // A kill in between leaves a file that is longer than its head says, which is no harm.
@@ -147,12 +141,15 @@ impl StorageBackend for Blocks {
             head[8..12].copy_from_slice(&crc32fast::hash(&count).to_le_bytes());
             durable::write_all_at(self.logs.disk(), &self.file, &head, 0)
         };
-        if count < count_in(&self.file)? {
+        if count < self.count.load(Relaxed) {
             write_head()?;
-            return self.logs.disk().set_len(&self.file, place_of(count));
+            self.logs.disk().set_len(&self.file, place_of(count))?;
+        } else {
+            self.logs.disk().set_len(&self.file, place_of(count))?;
+            write_head()?;
         }
-        self.logs.disk().set_len(&self.file, place_of(count))?;
-        write_head()
+        self.count.store(count, Relaxed);
+        Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -109,7 +109,7 @@ impl TaskEmitter {
         }
         writer.append(&batch)?;
         for (task, offset, end) in appended {
-            self.table.add(task, offset, end)?;
+            self.table.add(task, offset, end);
         }
         Ok(emitted)
     }

@@ -19,7 +19,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use redb::{Builder, Database, ReadableDatabase, TableDefinition};
+use redb::{Builder, Database, ReadOnlyTable, ReadableDatabase, TableDefinition};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -65,14 +65,16 @@ pub struct TaskTable {
     journal: Journal,
     path: PathBuf,
     /// The tree, opened to be looked at; none while there is none.
-    tree: Option<Database>,
+    tree: Option<Tree>,
     /// Up to where the tree knows the journal.
     position: Position,
     /// Tasks with lines behind that position, as they stand.
     fresh: BTreeMap<u128, Standing>,
     /// The open ones of these, as in [`DUE`].
     fresh_due: BTreeMap<(i64, u64), u64>,
-    /// What of the tree's [`DUE`] is no longer true.
+    /// Tasks in `fresh` of which the tree was not asked yet what it says of them.
+    unasked: Vec<u128>,
+    /// What of the tree's [`DUE`] is no longer true, by those that it was asked of.
     outdated: BTreeSet<(i64, u64)>,
     /// Up to where tree and memory together know the journal.
     known: u64,
@@ -81,6 +83,20 @@ pub struct TaskTable {
     fresh_max: usize,
     /// Whether it was begun again by this call: a second time means that the disk fails.
     is_rebuilt: bool,
+}
+
+/// The tree as it was when it was opened to be looked at.
+struct Tree {
+    tasks: ReadOnlyTable<u128, (i64, u64, bool)>,
+    due: ReadOnlyTable<(i64, u64), u64>,
+    /// What the tables are in.
+    _database: Database,
+}
+
+impl std::fmt::Debug for Tree {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tree")
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -114,6 +130,7 @@ impl TaskTable {
             position: Position::default(),
             fresh: BTreeMap::new(),
             fresh_due: BTreeMap::new(),
+            unasked: Vec::new(),
             outdated: BTreeSet::new(),
             known: 0,
             untold: None,
@@ -162,10 +179,10 @@ impl TaskTable {
         }
         let wanted = |of: u64| scope.is_none_or(|it| it == of);
         let stored = self.mended(|table| {
+            table.ask_what_is_outdated()?;
             let mut stored = Vec::new();
             let Some(tree) = &table.tree else { return Ok(stored) };
-            let due = tree.begin_read().map_err(trouble)?.open_table(DUE).map_err(trouble)?;
-            for entry in due.range(range).map_err(trouble)? {
+            for entry in tree.due.range(range).map_err(trouble)? {
                 let (key, of) = entry.map_err(trouble)?;
                 if stored.len() == limit {
                     break;
@@ -204,9 +221,9 @@ impl TaskTable {
     }
 
     /// Adds what was just appended to the journal, which ends at `end` by now.
-    pub fn add(&mut self, task: &Task, offset: u64, end: u64) -> Result<()> {
+    pub fn add(&mut self, task: &Task, offset: u64, end: u64) {
         self.known = end;
-        self.mended(|table| table.take(task, offset))
+        self.take(task, offset);
     }
 
     /// Hands what is new to the tree if the next call would otherwise read much of it again.
@@ -252,20 +269,22 @@ impl TaskTable {
             };
             self.known = end;
             match task {
-                Some(task) => self.take(&task, offset)?,
+                Some(task) => self.take(&task, offset),
                 None => self.untold = self.untold.or(Some(offset)),
             }
             if self.fresh.len() > self.fresh_max {
                 self.try_fold()?;
             }
         }
-        if self.fresh.len() > FRESH_LAZY.min(self.fresh_max) {
+        // What this process added itself waits for its end; what had to be read, the next one would read again.
+        let (read, lazy) = (FRESH_MAX - left, FRESH_LAZY.min(self.fresh_max));
+        if self.fresh.len() > if read > lazy { lazy } else { self.fresh_max } {
             self.try_fold()?;
         }
         Ok(self.known >= reader.end())
     }
 
-    fn take(&mut self, task: &Task, offset: u64) -> Result<(), Trouble> {
+    fn take(&mut self, task: &Task, offset: u64) {
         let name = name_of(&task.scope, &task.task_id);
         let now = Standing {
             due: task.due_at.millis(),
@@ -277,23 +296,28 @@ impl TaskTable {
             Some(before) => {
                 self.fresh_due.remove(&(before.due, before.offset));
             }
-            None => {
-                if let Some((due, offset, true)) = self.standing(name)? {
-                    self.outdated.insert((due, offset));
-                }
-            }
+            None => self.unasked.push(name),
         }
         if now.is_open {
             self.fresh_due.insert((now.due, now.offset), now.scope);
         }
+    }
+
+    /// Only who asks what is due needs this: an import, and a table that is made anew, do without.
+    fn ask_what_is_outdated(&mut self) -> Result<(), Trouble> {
+        for name in &self.unasked {
+            if let Some((due, offset, true)) = self.standing(*name)? {
+                self.outdated.insert((due, offset));
+            }
+        }
+        self.unasked.clear();
         Ok(())
     }
 
     /// How a task stands by the tree alone.
     fn standing(&self, name: u128) -> Result<Option<(i64, u64, bool)>, Trouble> {
         let Some(tree) = &self.tree else { return Ok(None) };
-        let tasks = tree.begin_read().map_err(trouble)?.open_table(TASKS).map_err(trouble)?;
-        Ok(tasks.get(name).map_err(trouble)?.map(|it| it.value()))
+        Ok(tree.tasks.get(name).map_err(trouble)?.map(|it| it.value()))
     }
 
     fn fold(&mut self) -> Result<()> {
@@ -313,10 +337,15 @@ impl TaskTable {
             let mut tasks = transaction.open_table(TASKS).map_err(trouble)?;
             let mut due = transaction.open_table(DUE).map_err(trouble)?;
             let mut about = transaction.open_table(ABOUT).map_err(trouble)?;
+            let mut outdated = Vec::new();
             for (name, it) in &self.fresh {
-                tasks.insert(name, (it.due, it.offset, it.is_open)).map_err(trouble)?;
+                let before = tasks.insert(name, (it.due, it.offset, it.is_open)).map_err(trouble)?;
+                if let Some((due, offset, true)) = before.map(|it| it.value()) {
+                    outdated.push((due, offset));
+                }
             }
-            for key in &self.outdated {
+            outdated.sort_unstable();
+            for key in outdated {
                 due.remove(key).map_err(trouble)?;
             }
             for (key, scope) in &self.fresh_due {
@@ -340,7 +369,7 @@ impl TaskTable {
     }
 
     /// The tree as it is on disk, and up to where it knows the journal.
-    fn look(&self) -> Result<(Option<Database>, Position, Option<u64>), Trouble> {
+    fn look(&self) -> Result<(Option<Tree>, Position, Option<u64>), Trouble> {
         match std::fs::metadata(&self.path) {
             Ok(it) if it.len() > 0 => {}
             Ok(_) => return Ok((None, Position::default(), None)),
@@ -349,15 +378,15 @@ impl TaskTable {
             }
             Err(cause) => return Err(Error::io("cannot look at the index", &self.path, cause).into()),
         }
-        let tree = self.open(Access::Look)?;
-        let (position, untold) = {
-            let about = tree.begin_read().map_err(trouble)?.open_table(ABOUT).map_err(trouble)?;
-            let position = about.get("position").map_err(trouble)?.ok_or(Trouble::Damaged)?;
-            let (offset, fingerprint) = position.value();
-            let position = Position { offset, fingerprint: fingerprint.to_owned() };
-            (position, about.get("untold").map_err(trouble)?.map(|it| it.value().0))
-        };
-        Ok((Some(tree), position, untold))
+        let database = self.open(Access::Look)?;
+        let look = database.begin_read().map_err(trouble)?;
+        let about = look.open_table(ABOUT).map_err(trouble)?;
+        let position = about.get("position").map_err(trouble)?.ok_or(Trouble::Damaged)?;
+        let (offset, fingerprint) = position.value();
+        let position = Position { offset, fingerprint: fingerprint.to_owned() };
+        let untold = about.get("untold").map_err(trouble)?.map(|it| it.value().0);
+        let (tasks, due) = (look.open_table(TASKS).map_err(trouble)?, look.open_table(DUE).map_err(trouble)?);
+        Ok((Some(Tree { tasks, due, _database: database }), position, untold))
     }
 
     fn open(&self, access: Access) -> Result<Database, Trouble> {
@@ -374,6 +403,7 @@ impl TaskTable {
     fn forget(&mut self) {
         self.fresh.clear();
         self.fresh_due.clear();
+        self.unasked.clear();
         self.outdated.clear();
     }
 

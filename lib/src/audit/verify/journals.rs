@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     Result,
-    audit::line::{RawLine, raw},
+    audit::line::{RawLine, looks_whole, raw},
     chain::Chain,
     identity, inventory,
     journal::{self, Item, JournalName, Reader},
@@ -338,6 +338,7 @@ impl Followed {
         if self.name.as_str() == FEED {
             self.receipts.read(offset, text);
         }
+        let has_fingerprint = fingerprints.is_some();
         if let Some(fingerprints) = fingerprints {
             fingerprints.push_str(&journal::fingerprint(text));
         }
@@ -345,7 +346,9 @@ impl Followed {
         self.records += 1;
         let is_it = match record.key {
             Some(key) => is_about(self.name.as_str(), text, key),
-            // One record tells of a whole batch: that each is one must do.
+            // One record tells of a whole batch: that each is one must do. Where there is a fingerprint, it shows every
+            // change, and this only names the line of those that are common.
+            None if has_fingerprint => looks_whole(text),
             None => serde_json::from_slice::<IgnoredAny>(text).is_ok(),
         };
         if !is_it {
