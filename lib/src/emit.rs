@@ -39,17 +39,16 @@ fn describe(line: &[u8]) -> Option<Described> {
 
 /// The index is by milestone id.
 fn keys_of(line: &[u8], each: &mut dyn FnMut(&str)) {
-    // A run with one event does this for every line that the index does not know yet.
-    if let Some(id) = id_that_comes_first(line) {
-        return each(id);
-    }
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Id<'l> {
         #[serde(borrow)]
         milestone_id: std::borrow::Cow<'l, str>,
     }
-    if let Ok(Id { milestone_id }) = serde_json::from_slice(line) {
+    // A run with one event does this for every line that the index does not know yet.
+    if let Some(id) = id_that_comes_first(line) {
+        each(id);
+    } else if let Ok(Id { milestone_id }) = serde_json::from_slice(line) {
         each(&milestone_id);
     }
 }
