@@ -1,4 +1,4 @@
-//! The ingest contract: the bodies that are sent and the answers that count (DESIGN "Ingest contract").
+//! The ingest contract: the bodies that are sent and the answers that count (`docs/CONTRACT.md`).
 //!
 //! # Invariants
 //! - A body is canonical JSON and a function of the queue record alone, so every attempt of a key has the

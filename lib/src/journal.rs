@@ -9,11 +9,18 @@
 //! | `quarantine/NAME.<20 digits>.<hash>` | bytes that were no valid record, as they were | `quarantine` |
 //!
 //! # Invariants
+//! Other modules name these rules by their numbers.
 //! - J1 After any crash and one ordinary run, every line is one whole JSON object ending in `\n`.
 //! - J2 An append is acknowledged when its bytes and its audit records are on disk, never before.
 //! - J3 What a dead writer left beyond the mark is settled before anything builds on it.
 //! - J4 An offset is logical: the number of bytes since the journal began, across rotations.
+//! - J5 A stored position carries a fingerprint of the line before it; where the line is another one, the journal was
+//!   replaced, truncated or rewritten, and its reader stops.
 //! - J6 A reader believes what lies below the mark and needs no lock for it.
+//! - J7 A queue's last record says where its source goes on, so enqueueing exactly once needs no second file.
+//! - J8 Whether a key is there costs the same however long the journal is; same content is a duplicate, another one a
+//!   conflict, and what the caller left out is not compared.
+//! - J9 States and indexes are replaced whole or rebuilt; every one of them may be deleted.
 //! - Locks are taken in one order: instance, journal, audit. Nothing is taken while audit is held, and
 //!   nobody holds two journals.
 //!

@@ -1,4 +1,6 @@
 """How many instructions the hot paths take: figures that hardly change from run to run."""
+import contextlib
+import os
 import re
 import subprocess
 
@@ -48,6 +50,9 @@ def _verify(bench, size):
 
 def _scan(bench, size):
     with bench.cloned(tasks(bench, size)) as logs:
+        # Few tasks are not handed to the table at all.
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(logs, ".index/tasks.table1"))
         return _count(bench.tool("reminder-scan"), "-q", "--logs", logs, "--now", "2026-06-01T00:30:00Z")
 
 
@@ -65,7 +70,7 @@ def paths(bench, report):
     difference("milestone-deliver, in batches", lambda size: _deliver(bench, size, BATCH))
     difference("audit-tail --verify", lambda size: _verify(bench, size))
     # A thousand of them are overdue in any case.
-    difference("reminder-scan, first pass, a task", lambda size: _scan(bench, size))
+    difference("reminder-scan, its table made anew, a task", lambda size: _scan(bench, size))
 
 
 CASES = {"paths": paths}
