@@ -26,7 +26,7 @@ from peers import SECRET, Client, Endpoint, address_in, post
 TIMEOUT_S = 90
 QUEUE = "milestone-delivery-queue"
 DEAD = "milestone-delivery-deadletter"
-# What the tools may exit with (sysexits.h; README); a panic (101) or an abort is a violation by itself.
+# What the tools may exit with (sysexits.h; docs/MESSAGES.md); a panic (101) or an abort is a violation by itself.
 EXITS = {0, 2, 65, 66, 69, 73, 74, 75, 77}
 
 

@@ -3,8 +3,8 @@
  * usage: append [-n TIMES] [-k COPIES] FOLDER JOURNAL RECORD AUDIT_RECORD
  *
  * Takes FOLDER/.lock/JOURNAL.lock, appends the record to FOLDER/JOURNAL.jsonl and syncs it; then the same with the
- * audit: an effect before its audit record, each synced. No parsing, no index, no mark. With -n it does so many times with the files open, with
- * -k each time with so many copies of the records: the floor of a server that commits groups.
+ * audit: an effect before its audit record, each synced. No parsing, no index, no mark. With -n it does so many times
+ * with the files open, with -k each time with so many copies of the records: the floor of a server that commits groups.
  */
 #include <errno.h>
 #include <fcntl.h>
