@@ -320,7 +320,11 @@ fn digests(event: &MilestoneEvent) -> [Digest; 2] {
     rest.timestamp_utc = Timestamp::default();
     rest.source = Source::Orchestrator;
     rest.evidence.iter_mut().for_each(|it| it.reference = None);
-    [event, &rest].map(|it| digest(&serde_json::to_vec(it).unwrap_or_default()))
+    [event, &rest].map(|it| {
+        let mut json = Vec::new();
+        it.write_json(&mut json);
+        digest(&json)
+    })
 }
 
 /// As [`MilestoneEvent::same_content`] against a trimmed event: as soon as something was left out, nothing that may be

@@ -30,6 +30,9 @@ use crate::{
 /// Bytes that one record may take as a line, its newline included.
 pub const RECORD_BYTES_MAX: usize = 256 * 1024;
 
+/// Characters of a milestone's id, as the schema says.
+pub const ID_CHARS_MAX: usize = 200;
+
 /// A milestone as it is stored and sent. Field order is the order on disk. `S` is how it holds its text: its own, or
 /// borrowed from the line that it was read from ([`Text`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

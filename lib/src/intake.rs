@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     Error, Kind, Result,
-    cli::{Messages, Progress},
+    cli::{Messages, Output, Progress, Verdict},
     input::{Input, InputLine, LINE_BYTES_MAX},
     journal::{BATCH_BYTES_MAX, BATCH_RECORDS_MAX},
     json,
@@ -60,10 +60,23 @@ pub struct Taken<B> {
     /// The batch; empty when there is only something to be said.
     pub batch: B,
     /// Why an input could not be read, or not to its end.
-    pub unreadable: Option<Error>,
+    unreadable: Option<Error>,
     /// Whether more may be long in coming.
-    pub may_wait: bool,
+    may_wait: bool,
     is_full: bool,
+}
+
+impl<B> Taken<B> {
+    /// Says why an input could not be read, and leaves no result unwritten before a pause.
+    pub fn tell(&self, out: &mut Output, verdict: &mut Verdict) {
+        if let Some(error) = &self.unreadable {
+            out.error(error);
+            verdict.add(error.kind());
+        }
+        if self.may_wait {
+            out.flush();
+        }
+    }
 }
 
 /// Inputs that are read one after the other.
@@ -80,7 +93,7 @@ pub struct Intake<J: Judge> {
 }
 
 impl<J: Judge> Intake<J> {
-    /// Reads `files` (`-` is standard input), and hands batch after batch to `take`.
+    /// Reads `files` (`-` is standard input, and so is none), and hands batch after batch to `take`.
     ///
     /// # Errors
     /// Those of `take`; with `is_whole` also those of reading.
@@ -89,6 +102,7 @@ impl<J: Judge> Intake<J> {
         files: Vec<String>,
         mut take: impl FnMut(&mut Taken<J::Batch>) -> Result<()>,
     ) -> Result<()> {
+        let files = if files.is_empty() { vec!["-".to_owned()] } else { files };
         let mut reading =
             Reading { intake: self, files: files.into_iter(), open: None, offers: Vec::new(), bytes: 0 };
         stages::run(move || reading.next(), |it| it.is_full, |it| take(it).map(|()| true))

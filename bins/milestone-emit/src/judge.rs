@@ -9,7 +9,7 @@ use std::path::Path;
 use milepost::{
     Result, clock,
     emit::{Offer, Records},
-    event::{Defaults, MilestoneEvent, Source},
+    event::{Defaults, ID_CHARS_MAX, MilestoneEvent, Source},
     evidence::Verifier,
     intake::{self, Judge},
     schema::FieldError,
@@ -111,7 +111,7 @@ fn document(place: String, document: Value, defaults: &Defaults) -> Offer {
         Ok((event, left_out)) => Offer::Event { place, event, left_out },
         Err(errors) => {
             // One that is no id is shown by its fault, which is bounded.
-            let is_id = |it: &String| (1..=200).contains(&it.chars().count());
+            let is_id = |it: &String| (1..=ID_CHARS_MAX).contains(&it.chars().count());
             Offer::Refused { place, id: id.filter(is_id), errors }
         }
     }

@@ -46,16 +46,9 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     if let Some(event) = from_flags {
         emission.take(&judge.batch(vec![EventJudge::flags(event)])?)?;
     } else {
-        let files = if args.files.is_empty() { vec!["-".to_owned()] } else { args.files };
-        Intake { judge, messages, what: "milestones", is_whole }.run(files, |taken| {
+        Intake { judge, messages, what: "milestones", is_whole }.run(args.files, |taken| {
             emission.take(&taken.batch)?;
-            if let Some(error) = &taken.unreadable {
-                emission.out.error(error);
-                emission.verdict.add(error.kind());
-            }
-            if taken.may_wait {
-                emission.out.flush();
-            }
+            taken.tell(emission.out, &mut emission.verdict);
             Ok(())
         })?;
     }

@@ -61,8 +61,8 @@ impl Milestone {
     pub fn new(key: String, sent_at: String, event: MilestoneEvent) -> Milestone {
         let mut canonical = Vec::with_capacity(512);
         event.write_canonical(&mut canonical);
-        // Our own types always have a JSON form.
-        let stored = serde_json::to_vec(&event).unwrap_or_default();
+        let mut stored = Vec::with_capacity(512);
+        event.write_json(&mut stored);
         let MilestoneEvent { milestone_id: id, scope, timestamp_utc: time, risk_status: risk, .. } = event;
         Milestone { key, sent_at, id, scope, time, risk, canonical, stored }
     }

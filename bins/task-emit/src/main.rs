@@ -41,16 +41,9 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     if let Some(document) = by_flags {
         emission.take(&[judged("the command line".to_owned(), document)])?;
     } else {
-        let files = if args.files.is_empty() { vec!["-".to_owned()] } else { args.files };
-        Intake { judge: TaskJudge, messages, what: "tasks", is_whole: false }.run(files, |taken| {
+        Intake { judge: TaskJudge, messages, what: "tasks", is_whole: false }.run(args.files, |taken| {
             emission.take(&taken.batch)?;
-            if let Some(error) = &taken.unreadable {
-                emission.out.error(error);
-                emission.verdict.add(error.kind());
-            }
-            if taken.may_wait {
-                emission.out.flush();
-            }
+            taken.tell(emission.out, &mut emission.verdict);
             Ok(())
         })?;
     }

@@ -5,7 +5,7 @@
 //!   the event.
 //! - A record is never longer than [`RECORD_BYTES_MAX`].
 
-use super::{Evidence, MilestoneEvent, RECORD_BYTES_MAX, too_long};
+use super::{Evidence, ID_CHARS_MAX, MilestoneEvent, RECORD_BYTES_MAX, too_long};
 use crate::{canonical, schema::FieldError, text};
 
 /// Appends fields: the bytes before each, and its text as a JSON string.
@@ -126,7 +126,7 @@ impl<S: AsRef<str>> MilestoneEvent<S> {
         let normal = |it: &S| !it.as_ref().is_empty() && text::trim(it.as_ref()).len() == it.as_ref().len();
         let id = self.milestone_id.as_ref();
         normal(&self.milestone_id)
-            && id.chars().count() <= 200
+            && id.chars().count() <= ID_CHARS_MAX
             && !id.contains(char::is_control)
             && normal(&self.scope)
             && normal(&self.claim)

@@ -11,7 +11,7 @@
 
 use milepost::{
     Timestamp,
-    event::{EvidenceType, RECORD_BYTES_MAX, RiskStatus, Source},
+    event::{EvidenceType, ID_CHARS_MAX, RECORD_BYTES_MAX, RiskStatus, Source},
     ingest::{
         PING_PREFIX,
         walk::{Text, Walk},
@@ -22,9 +22,6 @@ use serde::de::DeserializeOwned;
 
 use super::fields::KEY_CHARS_MAX;
 use crate::record::Milestone;
-
-/// Characters of a milestone's id.
-const ID_CHARS_MAX: usize = 200;
 
 /// The milestone of a request, if the body is canonical and nothing is wrong with it.
 pub fn milestone(body: &[u8]) -> Option<Milestone> {
@@ -40,9 +37,8 @@ pub fn batch(body: &[u8]) -> Option<Vec<Milestone>> {
     walk.pass("{\"items\":[")?;
     loop {
         milestones.push(request(&mut walk)?);
-        match walk.pass(",") {
-            Some(()) => {}
-            None => break,
+        if walk.pass(",").is_none() {
+            break;
         }
     }
     walk.pass("]}")?;
