@@ -51,8 +51,7 @@ impl Logs {
             }
             Err(cause) => return Err(Error::io("cannot open the logs folder", &dir, cause)),
         }
-        let rotate_bytes = rotate_bytes()?;
-        Ok(Logs { dir, disk: Arc::new(RealDisk), tool, rotate_bytes, lock_wait: LOCK_WAIT })
+        Ok(Logs { dir, disk: Arc::new(RealDisk), tool, rotate_bytes: ROTATE_BYTES, lock_wait: LOCK_WAIT })
     }
 
     /// The folder that [`Logs::open`] would open.
@@ -85,13 +84,23 @@ impl Logs {
         self
     }
 
-    /// The same folder rotated as `--rotate-bytes` says, if it says anything.
-    #[must_use]
-    pub fn rotate_as(self, flag: Option<Size>) -> Logs {
-        match flag {
-            Some(size) => self.rotate_at(size.bytes()),
-            None => self,
-        }
+    /// The same folder rotated as `--rotate-bytes` says, else `$MILESTONE_ROTATE_BYTES`, else at [`ROTATE_BYTES`].
+    ///
+    /// For tools that append: one that only reads must go on telling what is wrong while this setting is.
+    ///
+    /// # Errors
+    /// [`Kind::Configuration`] when the variable is asked and is no size.
+    pub fn rotate_as(self, flag: Option<Size>) -> Result<Logs> {
+        const VARIABLE: &str = "MILESTONE_ROTATE_BYTES";
+        let bytes = match (flag, std::env::var_os(VARIABLE).filter(|it| !it.is_empty())) {
+            (Some(size), _) => size.bytes(),
+            (None, Some(text)) => match text.to_string_lossy().parse::<Size>() {
+                Ok(size) => size.bytes(),
+                Err(why) => return Err(Error::new(Kind::Configuration, format!("${VARIABLE}"), why)),
+            },
+            (None, None) => ROTATE_BYTES,
+        };
+        Ok(self.rotate_at(bytes))
     }
 
     /// The same folder with another bound on waiting for a lock.
@@ -150,18 +159,6 @@ impl Logs {
             self.ensure_dir(parent)?;
         }
         durable::ensure_dir(self.disk(), dir).map_err(|it| Error::io("cannot create the folder", dir, it))
-    }
-}
-
-/// `$MILESTONE_ROTATE_BYTES`, else [`ROTATE_BYTES`].
-fn rotate_bytes() -> Result<u64> {
-    const VARIABLE: &str = "MILESTONE_ROTATE_BYTES";
-    match std::env::var_os(VARIABLE).filter(|it| !it.is_empty()) {
-        None => Ok(ROTATE_BYTES),
-        Some(text) => match text.to_string_lossy().parse::<Size>() {
-            Ok(size) => Ok(size.bytes().max(1)),
-            Err(why) => Err(Error::new(Kind::Configuration, format!("${VARIABLE}"), why)),
-        },
     }
 }
 

@@ -62,7 +62,7 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     out.quiet(args.quiet);
     args.check()?;
-    let logs = Logs::open(args.logs.as_deref(), "milestone-deliver")?.rotate_as(args.rotate_bytes);
+    let logs = Logs::open(args.logs.as_deref(), "milestone-deliver")?.rotate_as(args.rotate_bytes)?;
     let consumer = Consumer::new(&logs, JournalName::from_queue_file(&args.queue)?, &args.endpoint)?;
     if let Some(command) = command(&args) {
         let shown = command.to_string();

@@ -37,7 +37,7 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     let emitter = if args.dry_run {
         None
     } else {
-        Some(Emitter::new(&Logs::open(args.logs.as_deref(), "milestone-emit")?.rotate_as(args.rotate_bytes)))
+        Some(Emitter::new(&Logs::open(args.logs.as_deref(), "milestone-emit")?.rotate_as(args.rotate_bytes)?))
     };
     let mut judge = EventJudge::new(&args)?;
     let (messages, is_whole) = (out.messages(), args.all_or_nothing);

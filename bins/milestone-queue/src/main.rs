@@ -45,7 +45,7 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     out.quiet(args.quiet);
     args.check()?;
-    let logs = Logs::open(args.logs.as_deref(), "milestone-queue")?.rotate_as(args.rotate_bytes);
+    let logs = Logs::open(args.logs.as_deref(), "milestone-queue")?.rotate_as(args.rotate_bytes)?;
     let source_name = JournalName::from_file(&args.source)?;
     if source_name == JournalName::audit() {
         let what = "tells of what is queued, and is no source: it would never be read to its end";

@@ -106,7 +106,7 @@ fn main() -> ExitCode {
 fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     out.quiet(args.quiet);
     let logs = Logs::open(args.logs.as_deref(), "milestone-receive")?
-        .rotate_as(args.rotate_bytes)
+        .rotate_as(args.rotate_bytes)?
         .wait_at_most(store::LOCK_WAIT);
     let secrets = Secrets::of(&args);
     let verifier = RwLock::new(Arc::new(secrets.verifier()?));

@@ -162,7 +162,6 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     }
     let logs = match Logs::open(args.logs.as_deref(), TOOL) {
         Ok(logs) => logs,
-        Err(error) if error.kind() == Kind::Configuration => return Err(error),
         Err(error) => {
             out.error(error);
             return Ok(Verdict::Answer(Level::Unknown.exit_code()));

@@ -90,7 +90,7 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
         let what = "--scope and --next say what --list shows";
         return Err(Error::new(Kind::Usage, "", what).cure("give them with --list; a scan takes every scope"));
     }
-    let logs = Logs::open(args.logs.as_deref(), "reminder-scan")?.rotate_as(args.rotate_bytes);
+    let logs = Logs::open(args.logs.as_deref(), "reminder-scan")?.rotate_as(args.rotate_bytes)?;
     let clock = clock::now();
     let when =
         When { now: args.now.unwrap_or(clock), made_at: clock, window: args.window, lead: args.lead.get() };

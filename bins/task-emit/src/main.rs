@@ -33,7 +33,7 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     let emitter = if args.dry_run {
         None
     } else {
-        let logs = Logs::open(args.logs.as_deref(), "task-emit")?.rotate_as(args.rotate_bytes);
+        let logs = Logs::open(args.logs.as_deref(), "task-emit")?.rotate_as(args.rotate_bytes)?;
         Some(TaskEmitter::new(&logs)?)
     };
     let messages = out.messages();
