@@ -2,22 +2,15 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 #![expect(clippy::disallowed_methods, reason = "a test damages files itself")]
 
-use std::{
-    fs,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{fs, path::Path};
 
 use milepost::{
     Kind,
     audit::{Action, Draft, Outcome},
-    durable::{Disk, RealDisk},
     journal::{Batch, Described, Item, Journal, JournalName, Position},
     logs::Logs,
 };
+use milepost_testing::disk::DyingDisk;
 use serde_json::{Value, json};
 
 fn describe(line: &[u8]) -> Option<Described> {
@@ -215,49 +208,6 @@ fn a_truncated_or_rewritten_journal_stops_writers_and_readers() {
     assert_eq!(ids(&journal), [1, 4]);
 }
 
-/// A disk on which the operation number `fail_at` fails, with every later one.
-#[derive(Debug)]
-struct DyingDisk {
-    calls: AtomicUsize,
-    fail_at: usize,
-    only_once: bool,
-}
-
-impl DyingDisk {
-    fn tick(&self) -> std::io::Result<()> {
-        let call = self.calls.fetch_add(1, Ordering::SeqCst);
-        let fails = if self.only_once { call == self.fail_at } else { call >= self.fail_at };
-        if fails { Err(std::io::Error::from_raw_os_error(5)) } else { Ok(()) }
-    }
-}
-
-impl Disk for DyingDisk {
-    fn write_at(&self, file: &fs::File, bytes: &[u8], offset: u64) -> std::io::Result<usize> {
-        if self.tick().is_err() {
-            let half = bytes.len() / 2;
-            RealDisk.write_at(file, &bytes[..half], offset)?;
-            return Err(std::io::Error::from_raw_os_error(28));
-        }
-        RealDisk.write_at(file, bytes, offset)
-    }
-    fn sync_data(&self, file: &fs::File) -> std::io::Result<()> {
-        self.tick()?;
-        RealDisk.sync_data(file)
-    }
-    fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
-        self.tick()?;
-        RealDisk.sync_dir(dir)
-    }
-    fn set_len(&self, file: &fs::File, length: u64) -> std::io::Result<()> {
-        self.tick()?;
-        RealDisk.set_len(file, length)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
-        self.tick()?;
-        RealDisk.rename(from, to)
-    }
-}
-
 #[test]
 fn whatever_operation_fails_acknowledged_records_stay_and_the_next_run_goes_on() {
     for only_once in [true, false] {
@@ -266,7 +216,8 @@ fn whatever_operation_fails_acknowledged_records_stay_and_the_next_run_goes_on()
             let dir = tempfile::tempdir().unwrap();
             let logs = open(dir.path()).rotate_at(30);
             append(&journal(&logs), 1..=2).unwrap();
-            let disk = Arc::new(DyingDisk { calls: AtomicUsize::new(0), fail_at, only_once });
+            let disk =
+                if only_once { DyingDisk::failing_once_after(fail_at) } else { DyingDisk::after(fail_at) };
             let failing = journal(&logs.clone().on_disk(disk.clone()));
             let acknowledged: Vec<u64> = (3..=6)
                 .filter(|id| append(&failing, [*id, *id + 100]).is_ok())
@@ -281,7 +232,7 @@ fn whatever_operation_fails_acknowledged_records_stay_and_the_next_run_goes_on()
                     "id {id}, failed at {fail_at}: {found:?}"
                 );
             }
-            if disk.calls.load(Ordering::SeqCst) <= fail_at {
+            if !disk.has_failed() {
                 break;
             }
             fail_at += 1;
@@ -297,7 +248,7 @@ fn all_or_nothing_leaves_nothing_when_it_is_cut_short() {
         let dir = tempfile::tempdir().unwrap();
         let logs = open(dir.path());
         append(&journal(&logs), 1..=1).unwrap();
-        let disk = Arc::new(DyingDisk { calls: AtomicUsize::new(0), fail_at, only_once: false });
+        let disk = DyingDisk::after(fail_at);
         let failing = journal(&logs.clone().on_disk(disk.clone()));
         let mut batch = Batch::default();
         (2..=4).for_each(|id| batch.push(format!("{{\"id\":{id}}}\n").as_bytes()));
@@ -306,7 +257,7 @@ fn all_or_nothing_leaves_nothing_when_it_is_cut_short() {
         let found = ids(&journal(&logs));
         let all = [1, 2, 3, 4, 9];
         assert!(found == all || done.is_err() && found == [1, 9], "failed at {fail_at}: {found:?}");
-        if disk.calls.load(Ordering::SeqCst) <= fail_at {
+        if !disk.has_failed() {
             break;
         }
         fail_at += 1;

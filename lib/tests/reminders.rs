@@ -6,90 +6,27 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    fs::{File, OpenOptions},
-    io,
+    fs::OpenOptions,
     io::Write,
     path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
 use milepost::{
     Result, Timestamp,
     chain::Chain,
-    durable::{Disk, RealDisk},
     journal::{Item, JournalName, Reader},
     logs::Logs,
     reminder::{Listed, Scanned, Scanner, When, Window},
     task::{Offer, Status, Task, TaskEmitter},
 };
+use milepost_testing::disk::DyingDisk;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// How many histories: the claim of exactly once is made under at least so many.
 const HISTORIES: u64 = 10_000;
-
-/// A disk that does not sync, and dies when it is told to: from then on nothing reaches it.
-#[derive(Debug)]
-struct Mortal {
-    /// Operations until it dies; negative when it does not.
-    left: AtomicI64,
-}
-
-impl Mortal {
-    fn live(&self) -> io::Result<()> {
-        let left = self.left.load(Ordering::SeqCst);
-        if left < 0 {
-            return Ok(());
-        }
-        if left == 0 {
-            return Err(io::Error::from_raw_os_error(5));
-        }
-        self.left.store(left - 1, Ordering::SeqCst);
-        Ok(())
-    }
-}
-
-impl Disk for Mortal {
-    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.live().inspect_err(|_| {
-            // The last write of all is torn.
-            if bytes.len() > 1 && self.left.load(Ordering::SeqCst) == 0 && offset.is_multiple_of(2) {
-                let _ = RealDisk.write_at(file, &bytes[..bytes.len() / 2], offset);
-            }
-        })?;
-        RealDisk.write_at(file, bytes, offset)
-    }
-    fn sync_data(&self, _: &File) -> io::Result<()> {
-        self.live()
-    }
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        self.live()
-    }
-    fn set_len(&self, file: &File, length: u64) -> io::Result<()> {
-        self.live()?;
-        RealDisk.set_len(file, length)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.live()?;
-        RealDisk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.live()?;
-        RealDisk.remove(path)
-    }
-    fn create_new(&self, path: &Path) -> io::Result<File> {
-        self.live()?;
-        RealDisk.create_new(path)
-    }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.live()?;
-        RealDisk.create_dir(path)
-    }
-}
 
 /// The generator of a history: splitmix64, so that a seed is all that is needed to see it again.
 struct Dice(u64);
@@ -110,7 +47,7 @@ impl Dice {
 struct World {
     seed: u64,
     dir: TempDir,
-    disk: Arc<Mortal>,
+    disk: Arc<DyingDisk>,
     logs: Logs,
     dice: Dice,
     now: Timestamp,
@@ -155,7 +92,7 @@ impl World {
             tempfile::tempdir()
         };
         let dir = dir.unwrap();
-        let disk = Arc::new(Mortal { left: AtomicI64::new(-1) });
+        let disk = DyingDisk::healthy();
         let mut dice = Dice(seed);
         let rotate = dice.one_of(&[700, 3000, 1 << 20]);
         let logs = Logs::open(Some(dir.path()), "test").unwrap().on_disk(disk.clone()).rotate_at(rotate);
@@ -214,10 +151,10 @@ impl World {
 
     fn step(&mut self) {
         match self.dice.roll(20) {
-            0..=6 => self.emit(-1),
+            0..=6 => self.emit(None),
             7 => {
-                let after = i64::try_from(self.dice.roll(25)).unwrap();
-                self.emit(after);
+                let after = self.dice.roll(25);
+                self.emit(Some(after));
             }
             8..=10 => self.move_clock(),
             11..=14 => self.scan(),
@@ -228,8 +165,8 @@ impl World {
         }
     }
 
-    /// Adds or edits a task; the disk dies after so many operations, if that is not negative.
-    fn emit(&mut self, dies_after: i64) {
+    /// Adds or edits a task; the disk dies after so many operations, if it does.
+    fn emit(&mut self, dies_after: Option<u64>) {
         let (scope, id) = (self.dice.one_of(&SCOPES), self.dice.one_of(&IDS));
         let far = self.dice.one_of(&[0, 1, 1, 59, 60, 61, 1440, 525_600 * 3]);
         let due = match self.dice.roll(2) {
@@ -242,10 +179,12 @@ impl World {
         let (task, left_out) = Task::from_value(task, self.now).unwrap();
         let name = (task.scope.clone(), task.task_id.clone());
         let stands = (task.due_at, task.status == Status::Open);
-        self.disk.left.store(dies_after, Ordering::SeqCst);
+        if let Some(operations) = dies_after {
+            self.disk.die_after(operations);
+        }
         let offer = Offer::Task { place: "here".into(), task, left_out };
         let emitted = TaskEmitter::new(&self.logs).and_then(|mut it| it.commit(&[offer]));
-        self.disk.left.store(-1, Ordering::SeqCst);
+        self.disk.heal();
         if emitted.is_ok() {
             self.tasks.insert(name, stands);
         } else {
@@ -317,11 +256,11 @@ impl World {
 
     fn scan_that_dies(&mut self) {
         let when = self.when();
-        self.disk.left.store(i64::try_from(self.dice.roll(40)).unwrap(), Ordering::SeqCst);
+        self.disk.die_after(self.dice.roll(40));
         let mut scanner = self.scanner_or_none();
         let outcome: Option<Result<Scanned>> = scanner.as_mut().map(|it| it.scan(&when, &mut |_| {}));
         drop(scanner);
-        self.disk.left.store(-1, Ordering::SeqCst);
+        self.disk.heal();
         let expected = self.expected(&when);
         if let Some(Ok(scanned)) = &outcome {
             self.check(&when, std::slice::from_ref(scanned));

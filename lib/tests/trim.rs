@@ -2,21 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 #![expect(clippy::disallowed_methods, reason = "a test damages files itself")]
 
-use std::{
-    fs,
-    fs::File,
-    io,
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fs, path::Path, time::Duration};
 
 use milepost::{
     Kind, Timestamp, conservation,
-    durable::{Disk, RealDisk},
     emit::{self, Emitted, Emitter, Offer},
     enqueue::{self, Enqueuer},
     event::{Defaults, MilestoneEvent},
@@ -25,6 +14,7 @@ use milepost::{
     queue,
     trim::{self, Trimmed, Wanted},
 };
+use milepost_testing::disk::DyingDisk;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -229,44 +219,6 @@ fn a_queue_that_begins_again_takes_what_is_left_and_queues_nothing_twice() {
     holds(&logs);
 }
 
-/// A disk on which nothing works any more after so many operations: what a kill leaves.
-#[derive(Debug)]
-struct DyingDisk {
-    left: AtomicI64,
-}
-
-impl DyingDisk {
-    fn alive(&self) -> io::Result<()> {
-        let is_alive = self.left.fetch_sub(1, Ordering::SeqCst) > 0;
-        if is_alive { Ok(()) } else { Err(io::Error::from_raw_os_error(5)) }
-    }
-}
-
-impl Disk for DyingDisk {
-    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.alive()?;
-        RealDisk.write_at(file, bytes, offset)
-    }
-    fn sync_data(&self, _: &File) -> io::Result<()> {
-        self.alive()
-    }
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        self.alive()
-    }
-    fn set_len(&self, file: &File, length: u64) -> io::Result<()> {
-        self.alive()?;
-        RealDisk.set_len(file, length)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.alive()?;
-        RealDisk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.alive()?;
-        RealDisk.remove(path)
-    }
-}
-
 #[test]
 fn wherever_it_is_killed_nothing_is_forgotten_and_the_next_one_goes_on() {
     let template = folder();
@@ -274,7 +226,7 @@ fn wherever_it_is_killed_nothing_is_forgotten_and_the_next_one_goes_on() {
     for fail_at in 0..200 {
         let dir = tempfile::tempdir().unwrap();
         copy(template.path(), dir.path());
-        let disk = Arc::new(DyingDisk { left: AtomicI64::new(fail_at) });
+        let disk = DyingDisk::after(fail_at);
         let ended = trim_source(&open(dir.path()).on_disk(disk));
         let logs = open(dir.path());
         holds(&logs);

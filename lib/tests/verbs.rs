@@ -1,23 +1,13 @@
 //! The operator's verbs on a queue: redrive, resend, discard; each once, whatever fails in between.
 #![expect(clippy::unwrap_used, reason = "test helpers, not only tests, fail loudly")]
 
-use std::{
-    fs::File,
-    io,
-    path::Path,
-    sync::{
-        Arc, Barrier,
-        atomic::{AtomicI64, Ordering},
-    },
-    thread,
-};
+use std::{sync::Barrier, thread};
 
 use milepost::{
     Result, Timestamp, audit,
     audit::Outcome,
     delivery::{Consumer, Detail, Event},
     discard::{self, Discarded, Discards},
-    durable::Disk,
     envelope::{DeadLetter, EventEnvelope, MILESTONE_EMITTED, Resume},
     journal::{Batch, Item, JournalName, Position, Reader},
     logs::Logs,
@@ -25,6 +15,7 @@ use milepost::{
     redrive::{self, Redriven, Selection},
     resend::{self, Resent, Wanted},
 };
+use milepost_testing::disk::DyingDisk;
 use serde_json::{Value, json};
 
 const QUEUE: &str = "milestone-delivery-queue";
@@ -407,45 +398,6 @@ fn offsets_of_a_queue_that_was_replaced_are_not_taken_for_this_ones() {
     );
 }
 
-/// A disk that fails for good after so many operations: what a crash or EIO leaves.
-#[derive(Debug)]
-struct DyingDisk {
-    left: AtomicI64,
-}
-
-impl DyingDisk {
-    fn alive(&self) -> io::Result<()> {
-        if self.left.fetch_sub(1, Ordering::SeqCst) > 0 {
-            Ok(())
-        } else {
-            Err(io::Error::from_raw_os_error(5))
-        }
-    }
-}
-
-impl Disk for DyingDisk {
-    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.alive()?;
-        // Torn in the middle by the last one.
-        let whole = self.left.load(Ordering::SeqCst) > 0;
-        std::os::unix::fs::FileExt::write_at(
-            file,
-            if whole { bytes } else { &bytes[..bytes.len() / 2] },
-            offset,
-        )
-    }
-    fn sync_data(&self, _: &File) -> io::Result<()> {
-        self.alive()
-    }
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        self.alive()
-    }
-    fn set_len(&self, file: &File, length: u64) -> io::Result<()> {
-        self.alive()?;
-        file.set_len(length)
-    }
-}
-
 #[test]
 fn whatever_write_or_sync_fails_asking_again_ends_with_each_once() {
     for fail_at in 0..60 {
@@ -454,7 +406,7 @@ fn whatever_write_or_sync_fails_asking_again_ends_with_each_once() {
         for number in 3..6 {
             bench.settle("", number, number as u64, Outcome::DeadLettered);
         }
-        let disk = Arc::new(DyingDisk { left: AtomicI64::new(fail_at) });
+        let disk = DyingDisk::after(fail_at);
         let logs = bench.logs.clone().on_disk(disk);
         let consumer = Consumer::new(&logs, JournalName::internal(QUEUE), "").unwrap();
         let ask = |consumer: &Consumer| -> Result<()> {

@@ -6,6 +6,7 @@
 #![expect(clippy::return_self_not_must_use, reason = "asserting is enough of a use")]
 #![expect(clippy::missing_panics_doc, reason = "a test that cannot set itself up has failed")]
 
+pub mod disk;
 pub mod documents;
 pub mod hostile;
 mod receiver;

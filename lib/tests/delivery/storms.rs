@@ -2,21 +2,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
-    io,
     panic::{self, AssertUnwindSafe},
-    path::Path,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
 };
 
 use milepost::{
     delivery::{Consumer, Settings, State, verdict::Attempted},
-    durable::Disk,
     journal::JournalName,
 };
+use milepost_testing::disk::DyingDisk;
 use serde_json::json;
 
 use crate::bench::{Bench, Dice, Posted, Wire, accepted, rejected, run, settings, start, status, timeout};
@@ -148,58 +141,17 @@ fn killed_in_any_post_all_ends_settled_in_order() {
     }
 }
 
-/// A disk that fails for good after so many operations: what a crash or EIO leaves.
-#[derive(Debug)]
-struct DyingDisk {
-    left: AtomicI64,
-}
-
-impl DyingDisk {
-    fn alive(&self) -> io::Result<()> {
-        if self.left.fetch_sub(1, Ordering::SeqCst) > 0 {
-            Ok(())
-        } else {
-            Err(io::Error::from_raw_os_error(5))
-        }
-    }
-}
-
-impl Disk for DyingDisk {
-    fn write_at(&self, file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
-        self.alive()?;
-        std::os::unix::fs::FileExt::write_at(file, bytes, offset)
-    }
-    fn sync_data(&self, _: &File) -> io::Result<()> {
-        self.alive()
-    }
-    fn sync_dir(&self, _: &Path) -> io::Result<()> {
-        self.alive()
-    }
-    fn set_len(&self, file: &File, length: u64) -> io::Result<()> {
-        self.alive()?;
-        file.set_len(length)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.alive()?;
-        milepost::durable::RealDisk.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.alive()?;
-        std::fs::remove_file(path)
-    }
-}
-
 #[test]
 fn whatever_write_or_sync_fails_all_ends_settled_in_order() {
-    for fail_at in 1_i64..120 {
+    for fail_at in 1..120 {
         let bench = Bench::new();
         let mut dice = Dice(7);
         let items = some_items(40, &mut dice);
         bench.enqueue(&items);
         let mut receiver = Receiver::default();
-        let mut wire = Wire::new(|it| receiver.answer(&mut dice, it)).varied(fail_at.unsigned_abs());
+        let mut wire = Wire::new(|it| receiver.answer(&mut dice, it)).varied(fail_at);
         // The first life, on the dying disk.
-        let disk = Arc::new(DyingDisk { left: AtomicI64::new(fail_at) });
+        let disk = DyingDisk::after(fail_at);
         let logs = bench.logs.clone().on_disk(disk);
         let consumer = Consumer::new(&logs, JournalName::internal("milestone-delivery-queue"), "").unwrap();
         let mut sent_after_death = 0;
