@@ -5,7 +5,7 @@
 //! - Its text form has always 24 characters and sorts like the time that it names.
 //! - Only [`now`] reads the clock. Logic takes the time as a parameter.
 //!
-//! The grammar is RFC 3339 section 5.6, narrowed: offset `Z` only for events, seconds optional.
+//! The grammar is RFC 3339 section 5.6 with seconds optional, narrowed for events: offset `Z` only, capital letters only.
 
 use std::{
     fmt,
@@ -77,7 +77,7 @@ impl Timestamp {
     /// # Errors
     /// A sentence that says what is wrong: another form, an impossible date, `24:00`, second 60.
     pub fn parse_utc(text: &str) -> Result<Timestamp, String> {
-        let (local, offset) = split(text)?;
+        let (local, offset) = split(text, b"T")?;
         if offset != "Z" {
             return Err(format!("{text:?} must be in UTC and end in Z"));
         }
@@ -89,8 +89,8 @@ impl Timestamp {
     /// # Errors
     /// As [`Timestamp::parse_utc`].
     pub fn parse_rfc3339(text: &str) -> Result<Timestamp, String> {
-        let (local, offset) = split(text)?;
-        if offset == "Z" {
+        let (local, offset) = split(text, b"Tt")?;
+        if offset.eq_ignore_ascii_case("Z") {
             return Ok(Timestamp(local));
         }
         let bad = || format!("{text:?} has no valid offset: expected Z or +HH:MM");
@@ -113,15 +113,16 @@ impl Timestamp {
     }
 }
 
-/// The instant of the digits as if they were UTC, and the text of the offset.
-fn split(text: &str) -> Result<(i64, &str), String> {
+/// The instant of the digits as if they were UTC, and the text of the offset. One of `separators` stands before the
+/// time of day.
+fn split<'t>(text: &'t str, separators: &[u8]) -> Result<(i64, &'t str), String> {
     let form = || format!("{text:?} is no RFC 3339 time: expected YYYY-MM-DDTHH:MM:SSZ");
     let bytes = text.as_bytes();
     let fixed = bytes.len() >= 17
         && text.is_ascii()
         && bytes[4] == b'-'
         && bytes[7] == b'-'
-        && bytes[10] == b'T'
+        && separators.contains(&bytes[10])
         && bytes[13] == b':';
     if !fixed {
         return Err(form());
@@ -268,6 +269,8 @@ mod tests {
         let parse = |text| Timestamp::parse_rfc3339(text).map(|it| it.to_string());
         assert_eq!(parse("2026-03-01T01:05:00+02:00").unwrap(), "2026-02-28T23:05:00.000Z");
         assert_eq!(parse("2026-03-01T01:05:00.5-00:30").unwrap(), "2026-03-01T01:35:00.500Z");
+        assert_eq!(parse("2026-03-01t01:05:00.5z").unwrap(), "2026-03-01T01:05:00.500Z");
+        assert!(parse("2026-03-01 01:05:00Z").is_err());
         assert!(parse("2026-03-01T01:05:00+2:00").is_err());
         assert!(parse("0000-01-01T00:00:00+00:01").is_err());
     }

@@ -99,7 +99,7 @@ pub fn explain(logs: &Logs, key: &str, now: Timestamp) -> Result<Option<Life>> {
     let deliveries = outlook::deliveries(logs, &trace, now)?;
     Ok(Some(Life {
         status: "known",
-        steps: trace.steps(),
+        steps: trace.steps()?,
         scope: trace.scope.clone(),
         trace_id: identity::trace_id(&trace.key),
         records: trace.records(),

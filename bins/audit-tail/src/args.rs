@@ -19,7 +19,8 @@ use milepost::{
     example = "{command_name} --pretty -n 20\n{command_name} -f --tool milestone-deliver --outcome retried\n{command_name} --trace 8a381341d5a51c44c9ec972875e57930 --pretty\n{command_name} --since 2h | jq -r .idempotency_key\n{command_name} --verify --expect \"$(cat head)\"\n{command_name} --head > head",
     note = "$TZ: the zone of --local, and of dates where --local is given",
     note = "$CREDENTIALS_DIRECTORY: systemd's credentials; milestone-audit-key is looked for there, where no file is given",
-    error_code(2, "--verify found something wrong; --head: there is no record")
+    error_code(2, "--verify found something wrong; --head: there is no record"),
+    error_code(78, "a key is no good one; --local: the time zone is not known")
 )]
 pub struct Args {
     /// logs folder (default: `$MILESTONE_LOGS`, else ./logs)

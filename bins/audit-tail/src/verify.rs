@@ -50,9 +50,11 @@ pub fn verify(args: &Args, logs: &Logs, out: &mut Output) -> Result<Verdict> {
     if report.more_problems > 0 {
         out.error(format_args!("and {} more things are wrong", report.more_problems));
     }
-    if args.json {
+    if args.quiet && report.ok {
+        // Dropped, as every result of success.
+    } else if args.json {
         out.refusal(&report);
-    } else if !args.quiet {
+    } else {
         out.raw(words(&report, has_keys).as_bytes());
     }
     Ok(if report.ok { Verdict::Done } else { Verdict::Failed(Kind::No) })
@@ -73,7 +75,9 @@ fn words(report: &Report, has_keys: bool) -> String {
         (None, None) => "sealed   nothing".to_owned(),
     });
     if report.key_changes > 0 {
-        lines.push(format!("keys     changed {} times", report.key_changes));
+        let times =
+            if report.key_changes == 1 { "once".to_owned() } else { format!("{} times", report.key_changes) };
+        lines.push(format!("keys     changed {times}"));
     }
     for it in &report.journals {
         lines.push(format!("compared {}: {} records", it.journal, it.records));

@@ -485,6 +485,11 @@ fn seals_are_checked_and_a_change_of_the_key_is_a_record() {
     let json = scratch.run(TOOL, &[&both[..], &["--json"]].concat()).exits(0).results();
     assert_eq!((&json[0]["proven"]["seq"], &json[0]["keyChanges"]), (&json!(4), &json!(1)));
     scratch.run(TOOL, &["--verify", "--key-file", "old"]).exits(0);
+    // The old key has vouched for the new one, and so for all that this one seals.
+    assert!(seal(&logs, &new, Some(&old)).unwrap());
+    let json = scratch.run(TOOL, &["--verify", "--key-file", "old", "--json"]).exits(0).results();
+    assert_eq!((&json[0]["proven"]["seq"], &json[0]["sealed"]["seq"]), (&json!(2), &json!(6)));
+    assert_eq!(scratch.run(TOOL, &["--verify", "--json", "-q"]).exits(0).stdout, "");
 
     // Somebody without the key writes the whole chain anew.
     let forged = Scratch::new();

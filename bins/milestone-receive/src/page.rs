@@ -56,13 +56,16 @@ pub async fn page(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Res
     }
     let query = match Query::parse(query.as_deref(), LIMIT) {
         Ok(it) => it,
-        Err(reason) => return answer::refused(StatusCode::BAD_REQUEST, &reason),
+        Err(reason) => {
+            let html = instead("This link asks for nothing that there is", &format!("{reason}."));
+            return answer::with_type(StatusCode::BAD_REQUEST, HTML, html);
+        }
     };
     // Before the items are read: what comes in between is in the stream too, and the page knows it by seq.
     let head = app.feed.head();
     let page = match app.feed.newest(query.filter.clone(), query.before, query.limit).await {
         Ok(it) => it,
-        Err(error) => return cannot_read(&app, &error),
+        Err(error) => return cannot_show(&app, &error),
     };
     let mut html = String::with_capacity(16384 + page.items.len() * 2048);
     // Writing into memory cannot fail.
@@ -76,17 +79,25 @@ const HTML: &str = "text/html; charset=utf-8";
 async fn one(app: &Arc<App>, id: String) -> Response {
     let found = match find_one(app, id).await {
         Ok(it) => it,
-        Err(error) => return cannot_read(app, &error),
+        Err(error) => return cannot_show(app, &error),
+    };
+    let Some(item) = found else {
+        let html = instead("There is no such milestone", "It may not have arrived yet.");
+        return answer::with_type(StatusCode::NOT_FOUND, HTML, html);
     };
     let mut html = String::with_capacity(8192);
-    let status = if found.is_some() { StatusCode::OK } else { StatusCode::NOT_FOUND };
-    if let Some(item) = found {
-        // Writing into memory cannot fail.
-        let _ = write_one(&mut html, &item, clock::now());
-    } else {
-        write_none(&mut html);
-    }
-    answer::with_type(status, HTML, html)
+    // Writing into memory cannot fail.
+    let _ = write_one(&mut html, &item, clock::now());
+    answer::with_type(StatusCode::OK, HTML, html)
+}
+
+/// The feed cannot be read: the same answer as elsewhere, for people.
+fn cannot_show(app: &App, error: &milepost::Error) -> Response {
+    let mut response = cannot_read(app, error);
+    *response.body_mut() =
+        instead("The feed cannot be read at the moment", "Look again in a little while.").into();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(HTML));
+    response
 }
 
 /// `GET /app.css`
@@ -285,11 +296,11 @@ fn write_one(html: &mut String, item: &Item, now: Timestamp) -> fmt::Result {
     Ok(())
 }
 
-fn write_none(html: &mut String) {
-    html.push_str(TOP);
-    html.push_str(
-        "</header>\n<main id=\"one\">\n<section class=\"empty\"><h2>There is no such milestone</h2>\n\
-         <p>It may not have arrived yet. <a href=\"/\">All milestones</a></p></section>\n</main>\n<footer>\n",
-    );
-    html.push_str(BOTTOM);
+/// The page where there is no milestone to show.
+fn instead(heading: &str, sentence: &str) -> String {
+    let sentence = Escaped(sentence);
+    format!(
+        "{TOP}</header>\n<main id=\"one\">\n<section class=\"empty\"><h2>{heading}</h2>\n\
+         <p>{sentence} <a href=\"/\">All milestones</a></p></section>\n</main>\n<footer>\n{BOTTOM}"
+    )
 }

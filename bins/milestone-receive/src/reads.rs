@@ -9,16 +9,18 @@ use std::sync::Arc;
 
 use axum::{
     body::Bytes,
-    extract::{Extension, Path, RawQuery, State},
+    extract::{Extension, Path, RawQuery, State, rejection::PathRejection},
     http::{HeaderMap, StatusCode},
     response::Response,
 };
+use serde::Serialize;
 use serde_json::json;
 
 use crate::{
     answer,
     app::App,
     cache,
+    dead_letters::DeadLetter,
     feed::Page,
     item::Item,
     query::{self, Query},
@@ -67,7 +69,10 @@ pub async fn latest(State(app): State<Arc<App>>, headers: HeaderMap, RawQuery(qu
 }
 
 /// `GET /api/milestones/{id}`: the item of one milestone, by its id.
-pub async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
+pub async fn one(State(app): State<Arc<App>>, id: Result<Path<String>, PathRejection>) -> Response {
+    let Ok(Path(id)) = id else {
+        return answer::refused(StatusCode::BAD_REQUEST, "the id is no percent-encoded UTF-8");
+    };
     match find_one(&app, id).await {
         Ok(Some(item)) => {
             let mut body = String::from("{\"ok\":true,\"item\":");
@@ -98,7 +103,15 @@ pub async fn dead_letters(
         return not_public();
     }
     let (items, count) = app.dead_letters.last();
-    answer::json(StatusCode::OK, &json!({ "ok": true, "items": items, "count": count }))
+    answer::json(StatusCode::OK, &Letters { ok: true, items, count })
+}
+
+/// The answer of [`dead_letters`].
+#[derive(Serialize)]
+struct Letters {
+    ok: bool,
+    items: Vec<DeadLetter>,
+    count: u64,
 }
 
 /// `GET /healthz`: 503 while nothing can be stored. Being asked, it has the store looked at: the next answer tells.

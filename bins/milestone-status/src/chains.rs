@@ -97,6 +97,12 @@ impl Chains {
         journals.iter().filter(is_chain).map(|it| self.look_at(it, now)).collect()
     }
 
+    /// Files of the journals whose chains were broken when they were looked at last.
+    pub fn broken(&self) -> impl Iterator<Item = String> {
+        let broken = self.by_journal.iter().filter(|it| it.1.is_broken);
+        broken.map(|(name, _)| JournalName::internal(name.as_str()).file())
+    }
+
     /// How often the audit tells of what: tool, action, outcome.
     pub fn counts(&self) -> impl Iterator<Item = ([&str; 3], u64)> {
         self.counts.iter().filter_map(|(words, count)| {

@@ -25,6 +25,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::{
+    chains::Chains,
     errors::{self, Trouble},
     quarantine,
 };
@@ -178,18 +179,30 @@ pub struct Problem {
 }
 
 impl Answer {
-    /// How things are now.
-    pub fn of(logs: &Logs, limits: Limits) -> Answer {
-        let mut answer = Answer {
+    /// Nothing is known of a folder, as there is none or it cannot be opened.
+    pub fn unknown(dir: &Path, error: &Error) -> Answer {
+        let mut answer = Answer::new(dir, Limits::default());
+        answer.status = Level::Unknown;
+        answer.problem(Level::Unknown, error.to_string());
+        answer
+    }
+
+    fn new(dir: &Path, limits: Limits) -> Answer {
+        Answer {
             status: Level::Healthy,
-            logs: logs.dir().display().to_string(),
+            logs: dir.display().to_string(),
             journals: Vec::new(),
             queues: Vec::new(),
             problems: Vec::new(),
             errors: None,
             quarantined: 0,
             limits,
-        };
+        }
+    }
+
+    /// How things are now.
+    pub fn of(logs: &Logs, limits: Limits) -> Answer {
+        let mut answer = Answer::new(logs.dir(), limits);
         let journals = answer.seen(journals(logs)).unwrap_or_default();
         for journal in &journals {
             if let Some(it) = answer.seen(journal_status(journal)) {
@@ -200,6 +213,7 @@ impl Answer {
             answer.look_at_queue(&queue::open(logs, name));
         }
         answer.look_at_quarantine(logs);
+        answer.look_at_chains(logs);
         if limits.errors > 0 {
             answer.errors = answer.seen(errors::last(logs, limits.errors));
         }
@@ -244,6 +258,17 @@ impl Answer {
                 "quarantine/: bytes that were no record ({harmless}); look at them, then delete them"
             );
             self.problem(Level::Warning, what);
+        }
+    }
+
+    /// What `--metrics` has found: going through a chain is no work for a glance.
+    fn look_at_chains(&mut self, logs: &Logs) {
+        for file in self.seen(Chains::load(logs)).iter().flat_map(Chains::broken) {
+            let what = format!(
+                "{file}: its hash chain is broken, as --metrics has found; audit-tail --verify says where, the next \
+                 --metrics looks again"
+            );
+            self.problem(Level::Critical, what);
         }
     }
 

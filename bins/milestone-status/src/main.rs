@@ -163,6 +163,9 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     let logs = match Logs::open(args.logs.as_deref(), TOOL) {
         Ok(logs) => logs,
         Err(error) => {
+            if args.json {
+                out.refusal(&Answer::unknown(&Logs::choose(args.logs.as_deref()), &error));
+            }
             out.error(error);
             return Ok(Verdict::Answer(Level::Unknown.exit_code()));
         }
@@ -229,9 +232,11 @@ impl Args {
 fn show_config(args: &Args, out: &mut Output) -> Verdict {
     let config = Config::found(args.logs.as_deref(), TOOL);
     let is_good = config.status == config::Status::Ok;
-    if args.json {
+    if args.quiet && is_good {
+        // Dropped, as every result of success.
+    } else if args.json {
         out.refusal(&config);
-    } else if !(args.quiet && is_good) {
+    } else {
         out.raw(config.text(Screen::of_stdout()).as_bytes());
     }
     if is_good { Verdict::Done } else { Verdict::Failed(Kind::Configuration) }

@@ -93,6 +93,11 @@ fn without_a_logs_folder_nothing_is_known() {
         "milestone-status: elsewhere: there is no such logs folder; name the folder with --logs or \
          $MILESTONE_LOGS, or create it with milestone-status --init\n"
     );
+    let json = scratch.run(TOOL, &["--logs", "elsewhere", "--json"]).exits(3).results();
+    assert_eq!((&json[0]["status"], &json[0]["logs"]), (&json!("unknown"), &json!("elsewhere")));
+    let problem = &json[0]["problems"][0];
+    assert_eq!(problem["level"], "unknown");
+    assert!(problem["message"].as_str().unwrap().starts_with("elsewhere: there is no such logs folder"));
     scratch.run(TOOL, &["--lgos", "x"]).exits(64);
 }
 

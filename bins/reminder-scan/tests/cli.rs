@@ -190,3 +190,24 @@ fn a_damaged_task_is_told_of_once_and_stops_nothing() {
     let again = scratch.run(TOOL, &["--now", "2026-03-01T10:00:00Z"]).exits(0);
     assert_eq!((again.all("rejected"), again.stderr.as_str()), (vec![json!(0)], ""));
 }
+
+#[test]
+fn a_list_of_tasks_that_was_cut_stops_all_and_the_cure_is_one() {
+    let scratch = Scratch::new();
+    emit(&scratch, &[task("a", "chat:1", "2026-03-01T09:00Z"), task("b", "chat:1", "2026-03-01T09:00Z")]);
+    let text = std::fs::read_to_string(scratch.log("tasks.jsonl")).unwrap();
+    let (first, _) = text.split_once('\n').unwrap();
+    scratch.write("logs/tasks.jsonl", format!("{first}\n"));
+    let run = scratch.run(TOOL, &["--now", "2026-03-01T10:00:00Z"]).exits(65);
+    assert!(
+        run.stderr
+            .ends_with("; restore the file, or move .lock/tasks.lock away to go on from what is left\n"),
+        "{}",
+        run.stderr
+    );
+    let help = scratch.run(TOOL, &["--help"]).exits(0).stdout;
+    assert!(help.contains("\n  65  a journal was truncated, replaced or damaged\n"), "{help}");
+    std::fs::remove_file(scratch.log(".lock/tasks.lock")).unwrap();
+    emit(&scratch, &[task("c", "chat:1", "2026-03-01T09:00Z")]);
+    assert_eq!(scratch.run(TOOL, &["--now", "2026-03-01T10:00:00Z"]).exits(0).all("reminded"), [2]);
+}

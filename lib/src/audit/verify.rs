@@ -15,7 +15,7 @@
 mod journals;
 mod receipts;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -175,6 +175,7 @@ pub fn verify(logs: &Logs, options: &Options, progress: &mut dyn FnMut(u64, u64)
         chain: Some(Chain::default()),
         expected: options.expect.iter().cloned().collect(),
         has_mark: reach.has_mark,
+        vouched: BTreeSet::new(),
         offset: reach.first,
     };
     if reach.first > 0 {
@@ -239,6 +240,8 @@ struct Walk<'v> {
     expected: VecDeque<Head>,
     /// Whether the audit has a mark.
     has_mark: bool,
+    /// Names of keys that a key at hand has vouched for.
+    vouched: BTreeSet<String>,
     /// Offset of the line that is looked at.
     offset: u64,
 }
@@ -347,15 +350,19 @@ impl Walk<'_> {
             .zip(seal.previous_seal.as_deref())
             .and_then(|(name, seal)| holds(name, seal));
         self.report.key_changes += u64::from(seal.previous_key.is_some());
+        if endorsed == Some(true) {
+            self.vouched.insert(seal.key.clone());
+        }
         let sealed = Sealed {
             seq: record.seq - 1,
             at: String::from_utf8_lossy(record.timestamp).into_owned(),
             key: seal.key,
             checked: verdict == Some(true),
         };
+        let is_known = verdict.is_some() || self.vouched.contains(&sealed.key);
         if verdict == Some(false) || endorsed == Some(false) {
             self.problem(self.offset, "the seal is not of the key that it names: the chain was written anew");
-        } else if verdict.is_none() && endorsed.is_none() && self.report.proven.is_some() {
+        } else if !is_known && self.report.proven.is_some() {
             let what = format!("the seal is of the key {}, which no seal before it names", sealed.key);
             self.problem(self.offset, &what);
         } else if verdict == Some(true) {

@@ -18,14 +18,16 @@ use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 use serde::Serialize;
 
 /// The exit codes that every tool may end with; see `Kind::exit_code`.
-const COMMON_EXIT_CODES: [(i32, &str); 7] = [
+const COMMON_EXIT_CODES: [(i32, &str); 9] = [
     (0, "done"),
     (64, "the command line is wrong"),
+    (65, "a journal was truncated, replaced or damaged"),
     (66, "a file or folder is not there"),
     (70, "a bug in this program"),
     (74, "reading or writing failed"),
     (75, "try again later: a lock is held, the disk is full"),
     (77, "the system forbids it"),
+    (78, "a setting is wrong"),
 ];
 
 /// Flags that several tools have and that mean the same in each: they come last, under a heading of their own.
@@ -309,7 +311,7 @@ mod tests {
         assert_eq!(definition.examples, ["tool --id {} \\\n    more", "tool"]);
         assert_eq!(definition.notes, ["A paragraph."]);
         let codes: Vec<i32> = definition.exit_codes.iter().map(|it| it.code).collect();
-        assert_eq!(codes, [0, 2, 64, 66, 70, 74, 75, 77]);
+        assert_eq!(codes, [0, 2, 64, 65, 66, 70, 74, 75, 77, 78]);
         assert_eq!(definition.exit_codes[2].description, "wrong");
     }
 }

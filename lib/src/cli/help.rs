@@ -266,11 +266,13 @@ Exit codes:
   0   done
   2   conflict
   64  the command line is wrong
+  65  a journal was truncated, replaced or damaged
   66  no such feed
   70  a bug in this program
   74  reading or writing failed
   75  try again later: a lock is held, the disk is full
   77  the system forbids it
+  78  a setting is wrong
 
 Examples:
   tool --id {}

@@ -185,7 +185,7 @@ impl Trace {
     }
 
     /// What happened, in order.
-    pub fn steps(&self) -> Vec<Step> {
+    pub fn steps(&self) -> Result<Vec<Step>> {
         let mut steps: Vec<Step> = self.audited.iter().map(|it| super::step::step(&self.logs, it)).collect();
         for place in self.places.values().filter(|it| it.journal.stem().is_some()) {
             // What was put back has an audit record of its own.
@@ -194,7 +194,7 @@ impl Trace {
             }
             let file = file_of(&self.logs, &place.journal, place.offset);
             let step = Step {
-                at_utc: time_of(&place.line),
+                at_utc: self.queued_at(place)?,
                 tool: Some("milestone-queue".to_owned()),
                 action: "enqueue".to_owned(),
                 outcome: "queued".to_owned(),
@@ -209,7 +209,30 @@ impl Trace {
             let at = steps.iter().position(|it| it.action != "receive" && makes(it)).map_or(0, |it| it + 1);
             steps.insert(at, step);
         }
-        steps
+        Ok(steps)
+    }
+
+    /// When a queue's record was written. An envelope that was one in the source already keeps the time that it has
+    /// there: then only the audit record of its batch knows.
+    fn queued_at(&self, place: &Place) -> Result<Option<Timestamp>> {
+        let own = time_of(&place.line);
+        if !self.in_source().any(|it| time_of(&it.line) == own) {
+            return Ok(own);
+        }
+        let mut at = None;
+        lines_from(&self.logs, &JournalName::audit(), 0, &mut |_, text| {
+            // Lines are canonical, so the action is their first field.
+            if text.starts_with(br#"{"action":"enqueue","#)
+                && let Ok(record) = serde_json::from_slice::<Audited>(text)
+                && record.text("journal") == Some(place.journal.as_str())
+                && let (Some(from), Some(to)) = (record.number("from"), record.number("to"))
+                && (from..to).contains(&place.offset)
+            {
+                at = record.timestamp;
+            }
+            at.is_none()
+        })?;
+        Ok(at)
     }
 
     /// The records as they stand in the journals.

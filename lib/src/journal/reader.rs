@@ -435,11 +435,13 @@ pub(super) fn shorter(path: &Path, length: u64, synced: u64) -> Error {
 
 fn replaced(path: &Path, what: &str) -> Error {
     let what = format!("the journal was truncated, replaced or rewritten: {what}");
-    // Hash chains have no consumer that could go on elsewhere: they begin anew, or with what is left.
+    // Hash chains and tasks have no consumer that could go on elsewhere: they begin anew, or with what is left.
     let go_on = if path.parent().is_some_and(|it| it.ends_with("receive")) {
         "move the folders receive and .lock/receive away to begin a new feed"
     } else if path.ends_with("audit.jsonl") {
         "move .lock/audit.lock away to go on from what is left"
+    } else if path.ends_with("tasks.jsonl") {
+        "move .lock/tasks.lock away to go on from what is left"
     } else {
         "go on with --resync start, end or an offset (milestone-queue, for what it reads)"
     };

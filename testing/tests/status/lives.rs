@@ -54,6 +54,12 @@ fn whatever_has_become_of_an_event_is_told() {
     let by_trace = life(&folder, reminder["traceId"].as_str().unwrap());
     assert_eq!(by_trace, reminder);
     assert_eq!(reminder["scope"], "chat:42");
+    // The envelope in the queue has the time of the reminder; when it was queued only the audit knows.
+    let audit = folder.records("audit");
+    let queued = audit
+        .iter()
+        .find(|it| (&it["outcome"], &it["detail"]["source"]) == (&json!("queued"), &json!("reminders")));
+    assert_eq!(reminder["steps"][1]["atUtc"], queued.unwrap()["timestamp"]);
 
     let put_back = life(&folder, "m4");
     let expected = [

@@ -163,11 +163,16 @@ fn a_break_in_a_chain_is_told_of_wherever_it_is_and_until_it_is_mended() {
     for _ in 0..3 {
         assert_eq!(value(&metrics(&folder), intact), Some(0.0));
     }
+    let glance = folder.run("milestone-status", &["--json"]).exits(2).results();
+    let problem = glance[0]["problems"][0]["message"].as_str().unwrap();
+    assert!(problem.starts_with("audit.jsonl: its hash chain is broken"), "{problem}");
+    assert_eq!(value(&metrics(&folder), "milepost_status"), Some(2.0));
     emit(&folder, ["n".to_owned()]).exits(0);
     assert_eq!(value(&metrics(&folder), intact), Some(0.0));
     let mended = fs::read_to_string(&path).unwrap().replacen(&bad, &good, 1);
     fs::write(&path, &mended).unwrap();
     assert_eq!(value(&metrics(&folder), intact), Some(1.0), "a whole round found none");
+    folder.run("milestone-status", &[]).exits(0);
 
     // Another chain in its place, also a good one: what was seen is not there.
     let other = scratch();

@@ -158,6 +158,8 @@ fn what_is_refused_after_the_signature_is_kept_and_shown_without_its_words() {
 
     let shown = receiver.get("/api/milestones/dead-letter");
     assert!(!shown.body.contains("secretive"));
+    let in_order = r#"{"ok":true,"items":[{"timestampUtc":""#;
+    assert!(shown.body.starts_with(in_order) && shown.body.ends_with(r#"],"count":2}"#), "{}", shown.body);
     let shown = shown.json();
     assert_eq!((&shown["ok"], &shown["count"]), (&json!(true), &json!(2)));
     assert_eq!(

@@ -12,6 +12,13 @@ fn the_description_names_every_route() {
     let receiver = folder.start();
     let document = receiver.get("/openapi.json").json();
     assert_eq!(document["openapi"], "3.1.0");
+    for path in ["/api/milestones/latest", "/feed.json", "/feed.atom", "/"] {
+        for name in ["limit", "scope", "riskStatus", "since", "q", "cursor"] {
+            let parameter = Value::from(format!("#/components/parameters/{name}"));
+            let described = document["paths"][path]["get"]["parameters"].as_array().unwrap();
+            assert!(described.iter().any(|it| it["$ref"] == parameter), "{path}: {name}");
+        }
+    }
     let paths: Vec<&String> = document["paths"].as_object().unwrap().keys().collect();
     assert_eq!(paths.len(), 15, "{paths:?}");
     for path in paths {

@@ -71,12 +71,17 @@ fn questions_that_make_no_sense_are_refused_with_a_reason() {
         "?since=now",
         "?cursor=x",
     ] {
-        for path in ["/api/milestones/latest", "/"] {
-            let answer = receiver.get(&format!("{path}{query}"));
-            assert_eq!((answer.status, answer.json()["ok"].clone()), (400, json!(false)), "{query}");
-            assert!(answer.reason().contains(query[1..].split('=').next().unwrap()), "{answer:?}");
-        }
+        let name = query[1..].split('=').next().unwrap();
+        let answer = receiver.get(&format!("/api/milestones/latest{query}"));
+        assert_eq!((answer.status, answer.json()["ok"].clone()), (400, json!(false)), "{query}");
+        assert!(answer.reason().contains(name), "{answer:?}");
+        // The page is for people, also when a link is wrong.
+        let page = receiver.get(&format!("/{query}"));
+        assert_eq!((page.status, page.header("content-type")), (400, Some("text/html; charset=utf-8")));
+        assert!(page.body.contains(&format!("<p>{name} ")), "{page:?}");
     }
+    let page = receiver.get("/?riskStatus=%3Cb%3E").body;
+    assert!(page.contains("&lt;b&gt;") && !page.contains("<b>"), "{page}");
 }
 
 #[test]
@@ -150,6 +155,13 @@ fn the_page_tells_how_to_begin_and_brings_its_own_files() {
     }
     receiver.emit("a", &json!({ "scope": "demand" }));
     assert!(receiver.get("/?scope=other").body.contains("Nothing here"));
+    let wrong = receiver.get("/?riskStatus=%3Cb%3E");
+    assert_eq!((wrong.status, wrong.header("content-type")), (400, Some("text/html; charset=utf-8")));
+    assert!(
+        wrong.body.contains("riskStatus must be one of") && !wrong.body.contains("<b>"),
+        "{}",
+        wrong.body
+    );
     assert!(receiver.get("/?scope=demand").body.contains("Claim of a."));
 }
 
@@ -260,7 +272,9 @@ fn one_milestone_is_found_by_its_id() {
         assert_eq!((one.status, one.json()["item"]["receipt"]["seq"].clone()), (200, json!(2)), "{one:?}");
         assert_eq!(one.json()["item"], receiver.get("/api/milestones/latest").json()["items"][1]);
         assert_eq!(receiver.get("/api/milestones/b").status, 404);
-        assert_eq!(receiver.get("/api/milestones/%ff").status, 400);
+        let no_id = receiver.get("/api/milestones/%ff");
+        let said = r#"{"ok":false,"reason":"the id is no percent-encoded UTF-8"}"#;
+        assert_eq!((no_id.status, no_id.body.as_str()), (400, said));
     };
     check(&receiver);
     receiver.kill();
