@@ -6,7 +6,7 @@ complete -c audit-tail -l tool -x -a 'milestone-emit milestone-queue milestone-d
 complete -c audit-tail -l action -x -a 'emit enqueue deliver receive remind task redrive resend discard hold release breaker settle resync seal checkpoint' -d 'only of this action, such as deliver'
 complete -c audit-tail -l outcome -x -a 'appended duplicate conflict rejected queued acknowledged retried dead-lettered quarantined recovered reminded skipped opened closed done' -d 'only with this outcome, such as retried'
 complete -c audit-tail -l trace -x -d 'only of this trace'
-complete -c audit-tail -l id -x -d 'only of the event with this idempotency key'
+complete -c audit-tail -l id -x -d 'only of the event with this idempotency key or milestone id'
 complete -c audit-tail -l scope -x -d 'only of this scope'
 complete -c audit-tail -l since -x -d 'only from this time on: RFC 3339, a date, or how long ago, such as 2h'
 complete -c audit-tail -l until -x -d 'only before this time: RFC 3339, a date (that day included), or how long ago'
