@@ -155,6 +155,14 @@ fn closed_files_of_an_earlier_backup_are_linked() {
 }
 
 #[test]
+fn a_new_folder_with_nothing_in_it_is_backed_up_too() {
+    let scratch = Scratch::new();
+    assert_eq!(backup(&scratch, "saved")["head"], "");
+    script(&scratch, "restore", &["--logs", "again", "saved"]).exits(0);
+    holds(&scratch, "again");
+}
+
+#[test]
 fn a_backup_may_be_called_anything_but_lies_outside() {
     let scratch = Scratch::new();
     emit(&scratch, ["a".to_owned()]).exits(0);
