@@ -22,4 +22,4 @@ complete -c audit-tail -l allow-readable-secret -d 'accept a secret file that ot
 complete -c audit-tail -l logs -x -a '(__fish_complete_directories)' -d 'logs folder'
 complete -c audit-tail -l quiet -s q -d 'say nothing about success'
 complete -c audit-tail -l help -s h -d 'show this help'
-complete -c audit-tail -l version -d 'show version and commit'
+complete -c audit-tail -l version -s V -d 'show version and commit'

@@ -15,4 +15,4 @@ complete -c milestone-emit -l logs -x -a '(__fish_complete_directories)' -d 'log
 complete -c milestone-emit -l rotate-bytes -x -d 'size at which a journal begins a new file'
 complete -c milestone-emit -l quiet -s q -d 'say nothing about success'
 complete -c milestone-emit -l help -s h -d 'show this help'
-complete -c milestone-emit -l version -d 'show version and commit'
+complete -c milestone-emit -l version -s V -d 'show version and commit'

@@ -21,4 +21,4 @@ complete -c milestone-queue -l logs -x -a '(__fish_complete_directories)' -d 'lo
 complete -c milestone-queue -l rotate-bytes -x -d 'size at which a journal begins a new file'
 complete -c milestone-queue -l quiet -s q -d 'say nothing about success'
 complete -c milestone-queue -l help -s h -d 'show this help'
-complete -c milestone-queue -l version -d 'show version and commit'
+complete -c milestone-queue -l version -s V -d 'show version and commit'

@@ -179,7 +179,7 @@ fn options(info: &CommandInfoWithArgs) -> Vec<Opt> {
         })
         .collect();
     options.push(switch("--help", Some('h'), "show this help; -h shows the short one"));
-    options.push(switch("--version", None, "show version and commit"));
+    options.push(switch("--version", Some('V'), "show version and commit"));
     options.sort_by_key(|it| COMMON_FLAGS.iter().position(|common| *common == it.long));
     options
 }

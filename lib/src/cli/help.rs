@@ -246,7 +246,7 @@ Options:
 Common options:
       --logs DIR  logs folder
   -h, --help      show this help; -h shows the short one
-      --version   show version and commit
+  -V, --version   show version and commit
 
 Environment:
   MILESTONE_LOGS  logs folder, where --logs is not given [not set]
@@ -290,7 +290,7 @@ Options:
 Common options:
       --logs DIR  logs folder
   -h, --help      show this help
-      --version   show version and commit
+  -V, --version   show version and commit
 
 tool --help tells of environment variables, exit codes and examples.
 ";
