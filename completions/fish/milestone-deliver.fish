@@ -1,6 +1,6 @@
 # Completes milestone-deliver in fish. Made by scripts/manual; do not edit.
 complete -c milestone-deliver -f
-complete -c milestone-deliver -l queue -x -a '(set -q MILESTONE_LOGS; or set -l MILESTONE_LOGS logs; command ls $MILESTONE_LOGS 2>/dev/null | string match "*-queue.jsonl")' -d 'queue to deliver'
+complete -c milestone-deliver -l queue -x -a '(set -q MILESTONE_LOGS; or set -l MILESTONE_LOGS logs; command ls $MILESTONE_LOGS 2>/dev/null | string match "*-queue.jsonl" | string match -rv "\.[0-9]{20}\.jsonl")' -d 'queue to deliver'
 complete -c milestone-deliver -l endpoint -x -d 'name of the endpoint, where a queue has several'
 complete -c milestone-deliver -l url -x -d 'where events are posted'
 complete -c milestone-deliver -l watch -d 'stay, and deliver what comes'
@@ -28,4 +28,4 @@ complete -c milestone-deliver -l logs -x -a '(__fish_complete_directories)' -d '
 complete -c milestone-deliver -l rotate-bytes -x -d 'size at which a journal begins a new file'
 complete -c milestone-deliver -l quiet -s q -d 'say nothing about success'
 complete -c milestone-deliver -l help -s h -d 'show this help'
-complete -c milestone-deliver -l version -d 'show version and commit'
+complete -c milestone-deliver -l version -s V -d 'show version and commit'

@@ -1,7 +1,7 @@
 # Completes milestone-queue in fish. Made by scripts/manual; do not edit.
 complete -c milestone-queue -f
-complete -c milestone-queue -l source -x -a '(set -q MILESTONE_LOGS; or set -l MILESTONE_LOGS logs; command ls $MILESTONE_LOGS 2>/dev/null | string match "*.jsonl")' -d 'journal to read'
-complete -c milestone-queue -l queue -x -a '(set -q MILESTONE_LOGS; or set -l MILESTONE_LOGS logs; command ls $MILESTONE_LOGS 2>/dev/null | string match "*-queue.jsonl")' -d 'queue to append to'
+complete -c milestone-queue -l source -x -a '(set -q MILESTONE_LOGS; or set -l MILESTONE_LOGS logs; command ls $MILESTONE_LOGS 2>/dev/null | string match "*.jsonl" | string match -rv "\.[0-9]{20}\.jsonl")' -d 'journal to read'
+complete -c milestone-queue -l queue -x -a '(set -q MILESTONE_LOGS; or set -l MILESTONE_LOGS logs; command ls $MILESTONE_LOGS 2>/dev/null | string match "*-queue.jsonl" | string match -rv "\.[0-9]{20}\.jsonl")' -d 'queue to append to'
 complete -c milestone-queue -l watch -d 'stay, and enqueue what comes'
 complete -c milestone-queue -l from-now -d 'where the queue has no record yet, begin at the end of the journal'
 complete -c milestone-queue -l resync -x -a 'start end' -d 'go on at the start, the end or an offset of the journal, whatever the queue says'
@@ -9,8 +9,8 @@ complete -c milestone-queue -l redrive -x -d 'put the dead letter with this key 
 complete -c milestone-queue -l redrive-all -d 'put all dead letters back, each once'
 complete -c milestone-queue -l resend -x -d 'send the settled event with this key again, also a discarded one'
 complete -c milestone-queue -l resend-all -d 'send again all that the endpoint acknowledged from --since on and before --until'
-complete -c milestone-queue -l since -x -d 'with --resend-all: what was acknowledged at this time or later, by this machine\'s clock'
-complete -c milestone-queue -l until -x -d 'with --resend-all: what was acknowledged before this time'
+complete -c milestone-queue -l since -x -d 'with --resend-all: what was acknowledged from this time on, by this machine\'s clock: RFC 3339, a date, or how long ago, such as 2h'
+complete -c milestone-queue -l until -x -d 'with --resend-all: what was acknowledged before this time: RFC 3339, a date (that day included), or how long ago'
 complete -c milestone-queue -l discard -x -d 'close the dead letter with this key, so that it is not delivered any more'
 complete -c milestone-queue -l reason -x -d 'why, for --discard'
 complete -c milestone-queue -l trim -d 'remove closed files of the journal and of the queue that every consumer has passed'
@@ -21,4 +21,4 @@ complete -c milestone-queue -l logs -x -a '(__fish_complete_directories)' -d 'lo
 complete -c milestone-queue -l rotate-bytes -x -d 'size at which a journal begins a new file'
 complete -c milestone-queue -l quiet -s q -d 'say nothing about success'
 complete -c milestone-queue -l help -s h -d 'show this help'
-complete -c milestone-queue -l version -d 'show version and commit'
+complete -c milestone-queue -l version -s V -d 'show version and commit'

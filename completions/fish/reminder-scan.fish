@@ -11,4 +11,4 @@ complete -c reminder-scan -l logs -x -a '(__fish_complete_directories)' -d 'logs
 complete -c reminder-scan -l rotate-bytes -x -d 'size at which a journal begins a new file'
 complete -c reminder-scan -l quiet -s q -d 'say nothing about success'
 complete -c reminder-scan -l help -s h -d 'show this help'
-complete -c reminder-scan -l version -d 'show version and commit'
+complete -c reminder-scan -l version -s V -d 'show version and commit'

@@ -9,4 +9,4 @@ complete -c task-emit -l logs -x -a '(__fish_complete_directories)' -d 'logs fol
 complete -c task-emit -l rotate-bytes -x -d 'size at which a journal begins a new file'
 complete -c task-emit -l quiet -s q -d 'say nothing about success'
 complete -c task-emit -l help -s h -d 'show this help'
-complete -c task-emit -l version -d 'show version and commit'
+complete -c task-emit -l version -s V -d 'show version and commit'

@@ -17,6 +17,7 @@ use std::{
 use crate::{
     Error, Kind, Result,
     durable::{self, Disk, RealDisk},
+    text,
     units::Size,
 };
 
@@ -96,7 +97,10 @@ impl Logs {
             (Some(size), _) => size.bytes(),
             (None, Some(text)) => match text.to_string_lossy().parse::<Size>() {
                 Ok(size) => size.bytes(),
-                Err(why) => return Err(Error::new(Kind::Configuration, format!("${VARIABLE}"), why)),
+                Err(why) => {
+                    let place = format!("${VARIABLE} {}", text::quoted(&text.to_string_lossy()));
+                    return Err(Error::new(Kind::Configuration, place, why));
+                }
             },
             (None, None) => ROTATE_BYTES,
         };

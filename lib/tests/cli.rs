@@ -111,7 +111,7 @@ fn help_and_version_go_to_standard_output() {
         "      --logs DIR                logs folder (default: $MILESTONE_LOGS, else",
         "Common options:",
         "  -h, --help                    show this help; -h shows the short one",
-        "      --version                 show version and commit",
+        "  -V, --version                 show version and commit",
         "                          [now: /srv/\\u{1b}logs]",
         "  2   the answer is no",
         "  64  the command line is wrong",

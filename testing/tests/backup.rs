@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeSet,
     fs,
-    os::unix::process::CommandExt,
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
     process::{Command, Stdio},
     sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst},
@@ -138,7 +138,13 @@ fn closed_files_of_an_earlier_backup_are_linked() {
     let scratch = Scratch::new();
     emit(&scratch, (0..20).map(|it| format!("m{it}"))).exits(0);
     emit(&scratch, (20..40).map(|it| format!("m{it}"))).exits(0);
-    backup(&scratch, "first");
+    // The first time there is none yet.
+    let run = script(&scratch, "backup", &["--previous", "latest", "first"]).exits(0);
+    assert!(
+        run.stderr.contains("latest: there is no such backup, so everything is copied"),
+        "{}",
+        run.stderr
+    );
     emit(&scratch, (40..60).map(|it| format!("m{it}"))).exits(0);
     script(&scratch, "backup", &["--previous", "first", "second"]).exits(0);
     let file = "milestones.00000000000000000000.jsonl";
@@ -146,6 +152,29 @@ fn closed_files_of_an_earlier_backup_are_linked() {
     assert_eq!(inode("first"), inode("second"));
     assert_eq!(ids(&scratch.dir().join("second")).len(), 60);
     holds(&scratch, "first");
+}
+
+#[test]
+fn a_new_folder_with_nothing_in_it_is_backed_up_too() {
+    let scratch = Scratch::new();
+    assert_eq!(backup(&scratch, "saved")["head"], "");
+    script(&scratch, "restore", &["--logs", "again", "saved"]).exits(0);
+    holds(&scratch, "again");
+}
+
+#[test]
+fn a_backup_may_be_called_anything_but_lies_outside() {
+    let scratch = Scratch::new();
+    emit(&scratch, ["a".to_owned()]).exits(0);
+    let name = "it's \"saved\" \\ here";
+    let saved = backup(&scratch, name);
+    assert_eq!(saved["backup"], scratch.dir().join(name).to_str().unwrap());
+    let back = script(&scratch, "restore", &["--logs", "a \"new\" one", name]).exits(0);
+    assert_eq!(back.results()[0]["logs"], scratch.dir().join("a \"new\" one").to_str().unwrap());
+    // It would be copied by each later one.
+    let inside = script(&scratch, "backup", &["logs/saved"]).exits(64);
+    assert!(inside.stderr.contains("lies in the logs folder"), "{}", inside.stderr);
+    assert!(!scratch.log("saved").exists());
 }
 
 #[test]
@@ -192,7 +221,10 @@ fn less_than_was_acknowledged_does_not_come_back_without_being_told() {
     watch.kill().unwrap();
     watch.wait().unwrap();
 
+    fs::set_permissions(scratch.log(""), fs::Permissions::from_mode(0o2775)).unwrap();
     let run = script(&scratch, "restore", &["--less", "saved"]).exits(0);
+    let mode = fs::metadata(scratch.log("")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o2775, "who was given a look into it has it still");
     assert_eq!(ids(&scratch.log("")), ["a".to_owned()].into());
     assert!(run.stderr.contains("what was there is in "), "{}", run.stderr);
     let aside = run.stderr.rsplit(' ').next().unwrap().trim();

@@ -34,9 +34,10 @@ fn options(help: &str) -> Vec<(String, String)> {
         // `#` is gone from a script's help, and its options are indented by two.
         let text = line.trim_start();
         let indent = line.len() - text.len();
-        if text.starts_with("--")
-            || text.starts_with('-') && text[1..].starts_with(|it: char| it.is_alphabetic())
-        {
+        // What is said of one may go on with the name of another.
+        let is_option = text.starts_with("--")
+            || text.starts_with('-') && text[1..].starts_with(|it: char| it.is_alphabetic());
+        if is_option && indent < 12 {
             let (flag, what) = match text.split_once("  ") {
                 Some((flag, what)) => (flag, what.trim_start()),
                 None => (text, ""),

@@ -8,7 +8,7 @@ use std::{
     process::Command,
 };
 
-use milepost_testing::tool_path;
+use milepost_testing::{Scratch, tool_path};
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -45,10 +45,10 @@ fn every_message_has_its_entry_and_every_entry_its_message() {
     succeeds(Command::new("python3").arg("testing/messages.py"));
 }
 
-/// The Markdown pages of the tree, without what is built or fetched.
-fn pages() -> Vec<PathBuf> {
+/// The Markdown pages of a tree, without what is built or fetched.
+fn pages(root: &Path) -> Vec<PathBuf> {
     let mut pages = Vec::new();
-    let mut folders = vec![PathBuf::from(ROOT).canonicalize().unwrap()];
+    let mut folders = vec![root.canonicalize().unwrap()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -93,10 +93,10 @@ fn anchors(text: &str) -> BTreeSet<String> {
     headings.map(|it| slug(it).replace(' ', "-")).collect()
 }
 
-#[test]
-fn no_link_is_dead() {
+/// The links in the pages of a tree that lead nowhere: page and link.
+fn dead_links(root: &Path) -> Vec<(PathBuf, String)> {
     let mut dead = Vec::new();
-    for page in pages() {
+    for page in pages(root) {
         let text = without_code(&fs::read_to_string(&page).unwrap());
         for link in text.split("](").skip(1).map(|it| it.split(')').next().unwrap()) {
             if link.contains("://") || link.starts_with("mailto:") {
@@ -107,9 +107,40 @@ fn no_link_is_dead() {
             let has_anchor =
                 |target: &Path| anchors(&without_code(&fs::read_to_string(target).unwrap())).contains(anchor);
             if !target.exists() || !anchor.is_empty() && !has_anchor(&target) {
-                dead.push(format!("{}: {link}", page.display()));
+                dead.push((page.clone(), link.to_owned()));
             }
         }
     }
-    assert!(dead.is_empty(), "{}", dead.join("\n"));
+    dead
+}
+
+#[test]
+fn no_link_is_dead() {
+    assert_eq!(dead_links(Path::new(ROOT)), []);
+}
+
+#[test]
+fn what_is_installed_leads_to_what_is_installed() {
+    let scratch = Scratch::new();
+    // Spaces are nothing special.
+    let (tools, to) = (scratch.dir().join("the tools"), scratch.dir().join("the root"));
+    std::os::unix::fs::symlink(tool_path("milestone-emit").parent().unwrap(), &tools).unwrap();
+    let install = |more: &[&str]| {
+        let mut command = Command::new(format!("{ROOT}/scripts/install"));
+        succeeds(command.arg("--tools").arg(&tools).arg("--destdir").arg(&to).args(more));
+    };
+    install(&[]);
+    let share = to.join("usr/local/share");
+    assert!(to.join("usr/local/bin/milestone-emit").is_file());
+    assert!(share.join("man/man1/milestone-emit.1").is_file());
+    // These are elsewhere, or for who has the sources.
+    let elsewhere = ["man", "completions", "Cargo.toml", "../scripts/bench/floors"];
+    let mut dead = dead_links(&share.join("doc/milepost"));
+    dead.retain(|(_, link)| !elsewhere.contains(&link.as_str()));
+    assert_eq!(dead, []);
+
+    install(&["--uninstall"]);
+    assert_eq!(pages(&to), Vec::<PathBuf>::new());
+    assert!(!to.join("usr/local/bin/milestone-emit").exists());
+    assert!(to.join("etc/milepost/ops.env").is_file(), "settings stay");
 }

@@ -96,12 +96,15 @@ fn tab_completes_in_real_shells() {
     let scratch = Scratch::new();
     scratch.write("logs/milestone-delivery-queue.jsonl", "");
     scratch.write("logs/milestones.jsonl", "");
+    // A part of the one before, and nothing to name.
+    scratch.write("logs/milestones.00000000000000000000.jsonl", "");
     scratch.write("notes.json", "");
     for (line, words) in [
         ("milestone-deliver --ord", &["milestone-deliver --order"][..]),
         ("milestone-deliver --order s", &["scope", "strict"]),
         ("milestone-deliver --order=s", &["scope", "strict"]),
         ("milestone-deliver --queue mile", &["--queue milestone-delivery-queue.jsonl"]),
+        ("milestone-queue --source milestones", &["--source milestones.jsonl"]),
         ("milestone-queue --re", &["--redrive-all", "--resend", "--resync"]),
         ("audit-tail --outcome re", &["recovered", "retried", "reminded"]),
         ("milestone-emit --risk at", &["--risk at-risk"]),
@@ -121,14 +124,21 @@ fn fish_completes() {
     if !has("fish") {
         return;
     }
+    let scratch = Scratch::new();
+    scratch.write("logs/milestones.jsonl", "");
+    scratch.write("logs/milestones.00000000000000000000.jsonl", "");
     for (line, expected) in [
         ("milestone-deliver --order s", &["scope", "strict"][..]),
         ("milestone-deliver --order=s", &["--order=scope", "--order=strict"]),
+        ("milestone-queue --source mile", &["milestones.jsonl"]),
         ("task-emit --status d", &["done"]),
     ] {
         let tool = line.split(' ').next().unwrap();
         let ask = format!("source {ROOT}/completions/fish/{tool}.fish; complete -C '{line}'");
-        let shown = succeeds(Command::new("fish").args(["--no-config", "-c", &ask]).output().unwrap());
+        let mut fish = Command::new("fish");
+        fish.args(["--no-config", "-c", &ask]).current_dir(scratch.dir()).env_remove("MILESTONE_LOGS");
+        let shown = succeeds(fish.output().unwrap());
+        assert!(!shown.contains(".0000"), "a part of a journal is none: {shown}");
         let words: Vec<&str> = shown.lines().map(|it| it.split('\t').next().unwrap()).collect();
         for word in expected {
             assert!(words.contains(word), "{line}: {shown}");

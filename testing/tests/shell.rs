@@ -118,6 +118,16 @@ fn a_command_that_a_signal_ends_is_reported_so() {
 }
 
 #[test]
+fn of_a_command_that_is_killed_nothing_is_said_that_it_did_not_say() {
+    for (name, status) in [("KILL", 137), ("SEGV", 139)] {
+        let scratch = Scratch::new();
+        let script = format!("echo last >&2; ulimit -c 0; kill -{name} $$");
+        let run = wrapped(&scratch, &["--", "sh", "-c", &script]).exits(status);
+        assert_eq!((run.stdout.as_str(), run.stderr.as_str()), ("", "last\n"));
+    }
+}
+
+#[test]
 fn the_command_runs_when_nothing_can_be_reported_and_what_to_run_later_is_said() {
     let scratch = Scratch::new();
     let run =
@@ -135,11 +145,14 @@ fn the_command_runs_when_nothing_can_be_reported_and_what_to_run_later_is_said()
 #[test]
 fn what_cannot_be_started_and_what_is_misused_is_said() {
     let scratch = Scratch::new();
-    wrapped(&scratch, &["--", "/no/such/program"]).exits(127);
+    let said = wrapped(&scratch, &["--", "/no/such/program"]).exits(127).stderr;
+    assert_eq!(said, "with-milestone: /no/such/program: there is no such command\n");
     assert!(only_milestone(&scratch)["claim"].as_str().unwrap().starts_with("program failed "));
-    for misuse in [&[][..], &["--scope"], &["--nonsense", "x", "--", "true"], &["--"]] {
+    for misuse in [&[][..], &["--scope"], &["--nonsense", "x", "--", "true"], &["-x", "true"], &["--"]] {
         wrapped(&scratch, misuse).exits(64);
     }
+    // Behind the two dashes nothing is an option, of bash neither.
+    wrapped(&scratch, &["--", "-c", "true"]).exits(127);
     let help = wrapped(&scratch, &["--help"]).exits(0).stdout;
     assert!(help.contains("usage: with-milestone [OPTION]... -- COMMAND"), "{help}");
 }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
 use milepost::{
-    Error, Kind, Result, Timestamp,
+    Error, Kind, Result,
     audit::{Action, Outcome, verify::Head},
-    units::DurationArg,
+    moment::Moment,
 };
 
 /// Show what every tool did, follow it, or verify that nothing of it was changed.
@@ -20,7 +20,8 @@ use milepost::{
     note = "$TZ: the zone of --local, and of dates where --local is given",
     note = "$CREDENTIALS_DIRECTORY: systemd's credentials; milestone-audit-key is looked for there, where no file is given",
     error_code(2, "--verify found something wrong; --head: there is no record"),
-    error_code(78, "a key is no good one; --local: the time zone is not known")
+    error_code(65, "a journal was truncated, replaced or rewritten"),
+    error_code(78, "--verify: there is no such key, or not a good one; --local: there is no such zone")
 )]
 pub struct Args {
     /// logs folder (default: `$MILESTONE_LOGS`, else ./logs)
@@ -51,7 +52,7 @@ pub struct Args {
     #[argh(option, arg_name = "ID")]
     pub trace: Option<String>,
 
-    /// only of the event with this idempotency key
+    /// only of the event with this idempotency key or milestone id
     #[argh(option, arg_name = "KEY")]
     pub id: Option<String>,
 
@@ -108,58 +109,6 @@ pub struct Args {
     pub quiet: bool,
 }
 
-/// A time as people give it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Moment {
-    /// An instant.
-    At(Timestamp),
-    /// A day in UTC, by its start.
-    Day(Timestamp),
-    /// So long ago.
-    Ago(DurationArg),
-}
-
-impl std::str::FromStr for Moment {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Moment, String> {
-        if let Ok(ago) = text.parse() {
-            return Ok(Moment::Ago(ago));
-        }
-        if let Ok(start) = Timestamp::parse_utc(&format!("{text}T00:00Z")) {
-            return Ok(Moment::Day(start));
-        }
-        Timestamp::parse_rfc3339(text).map(Moment::At).map_err(|why| {
-            if text.contains('T') {
-                why
-            } else {
-                "is neither a time such as 2026-03-01T09:00:00Z, nor a date such as 2026-03-01, nor a duration such as 2h"
-                    .to_owned()
-            }
-        })
-    }
-}
-
-impl Moment {
-    /// The first instant that counts for `--since`.
-    pub fn since(self, now: Timestamp) -> Timestamp {
-        match self {
-            Moment::At(at) | Moment::Day(at) => at,
-            Moment::Ago(ago) => now.minus(ago.get()),
-        }
-    }
-
-    /// The first instant that no longer counts for `--until`.
-    pub fn until(self, now: Timestamp) -> Timestamp {
-        const DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
-        match self {
-            Moment::At(at) => at,
-            Moment::Day(start) => start.plus(DAY),
-            Moment::Ago(ago) => now.minus(ago.get()),
-        }
-    }
-}
-
 fn action(word: &str) -> Result<String, String> {
     match Action::from_word(word) {
         Some(it) => Ok(it.as_str().to_owned()),
@@ -210,24 +159,5 @@ impl Args {
             return refuse("--key-file and --previous-key-file are for --verify");
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_moment_is_a_time_a_day_or_a_while_ago() {
-        let now = Timestamp::parse_utc("2026-03-02T12:00:00Z").unwrap();
-        let since = |text: &str| text.parse::<Moment>().map(|it| it.since(now).to_string());
-        let until = |text: &str| text.parse::<Moment>().map(|it| it.until(now).to_string());
-        assert_eq!(since("2h").unwrap(), "2026-03-02T10:00:00.000Z");
-        assert_eq!(since("2026-03-01").unwrap(), "2026-03-01T00:00:00.000Z");
-        assert_eq!(until("2026-03-01").unwrap(), "2026-03-02T00:00:00.000Z");
-        assert_eq!(since("2026-03-01T09:00:00+01:00").unwrap(), "2026-03-01T08:00:00.000Z");
-        for bad in ["yesterday", "2026-02-30", "2", "2026-03-01T25:00Z", ""] {
-            assert!(since(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -9,7 +9,7 @@ use memchr::memmem::Finder;
 use milepost::{
     Timestamp,
     audit::line::{RawLine, TimeFinder, is_plain, raw},
-    canonical,
+    canonical, identity,
 };
 
 use crate::args::Args;
@@ -31,7 +31,8 @@ pub struct Filter {
     action: Option<Vec<u8>>,
     outcome: Option<Vec<u8>>,
     trace_id: Option<Vec<u8>>,
-    key: Option<Vec<u8>>,
+    /// Either will do.
+    keys: Option<[Vec<u8>; 2]>,
     scope: Option<Vec<u8>>,
     since: Option<String>,
     until: Option<String>,
@@ -44,14 +45,23 @@ impl Filter {
     /// What the command line asks for.
     pub fn new(args: &Args, now: Timestamp) -> Filter {
         let bytes = |it: &Option<String>| it.as_deref().map(raw);
-        let by_rarity = [&args.trace, &args.id, &args.scope, &args.outcome, &args.action, &args.tool];
-        let rarest = by_rarity.into_iter().flatten().next().map(|it| format!("\"{it}\""));
+        // An id stands in the key of its milestone, and a key by itself: both end with it.
+        let by_rarity = [
+            (&args.trace, "\""),
+            (&args.id, ""),
+            (&args.scope, "\""),
+            (&args.outcome, "\""),
+            (&args.action, "\""),
+            (&args.tool, "\""),
+        ];
+        let rarest =
+            by_rarity.into_iter().find_map(|(it, before)| it.as_ref().map(|it| format!("{before}{it}\"")));
         Filter {
             tool: bytes(&args.tool),
             action: bytes(&args.action),
             outcome: bytes(&args.outcome),
             trace_id: bytes(&args.trace),
-            key: bytes(&args.id),
+            keys: args.id.as_deref().map(|it| [raw(it), raw(&identity::milestone_key(it))]),
             scope: bytes(&args.scope),
             since: args.since.map(|it| it.since(now).to_string()),
             until: args.until.map(|it| it.until(now).to_string()),
@@ -100,7 +110,7 @@ impl Filter {
             && is(&self.action, record.action)
             && is(&self.outcome, record.outcome)
             && may_be(&self.trace_id, record.trace_id)
-            && may_be(&self.key, record.key)
+            && self.keys.as_ref().is_none_or(|keys| keys.iter().any(|it| record.key == Some(it.as_slice())))
             && may_be(&self.scope, record.scope)
             && self.is_in_time(record.timestamp);
         if shown { Kind::Shown } else { Kind::Passed }
@@ -126,6 +136,7 @@ mod tests {
         &["--outcome", "appended"],
         &["--trace", "abc"],
         &["--id", "milestone:a"],
+        &["--id", "a"],
         &["--id", "milestone:é\n\"x\""],
         &["--scope", "s"],
         &["--since", "2026-03-01T00:00:00Z"],

@@ -81,6 +81,7 @@ fn filters_hold_together_on_every_field() {
     assert_eq!(shown(&["--outcome", "rejected"]), expected(&|it| it["outcome"] == "rejected"));
     assert_eq!(shown(&["--scope", "runtime"]), expected(&|it| it["scope"] == "runtime"));
     assert_eq!(shown(&["--id", "milestone:m2-3"]), expected(&|it| it["idempotency_key"] == "milestone:m2-3"));
+    assert_eq!(shown(&["--id", "m2-3"]), expected(&|it| it["idempotency_key"] == "milestone:m2-3"));
     let trace = records[3]["trace_id"].as_str().unwrap();
     assert_eq!(shown(&["--trace", trace]), [records[3].clone()]);
     assert_eq!(shown(&["--trace", trace, "--outcome", "queued"]), Vec::<Value>::new());

@@ -28,7 +28,7 @@ use milepost::{
     note = "The secret: --secret-file, else the credential milestone-webhook-secret (and -previous), else the environment.\nSIGHUP reads files again.",
     error_code(69, "--ping: no pong came"),
     error_code(75, "--drain: held, wrongly configured or out of time"),
-    error_code(78, "no URL or no secret, or not a good one")
+    error_code(78, "no URL or no secret, or not a good one; or $MILESTONE_ROTATE_BYTES is no size")
 )]
 pub struct Args {
     /// logs folder (default: `$MILESTONE_LOGS`, else ./logs)

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 #[argh(
     example = "{command_name} --id nightly.2026-03-01 --scope runtime --claim \"Nightly batch ran.\" \\\n    --evidence type=log,path=/var/log/nightly.log,summary=\"exit 0\" \\\n    --risk on-track --next \"Watch the next run.\"\njq -c '.[]' milestones.json | {command_name} -\n{command_name} --dry-run milestones.jsonl",
     error_code(2, "an id is there with other content"),
-    error_code(65, "some input is no valid milestone, or the journal was truncated, replaced or damaged")
+    error_code(65, "some input is no valid milestone, or the journal was truncated, replaced or rewritten")
 )]
 pub struct Args {
     /// logs folder (default: `$MILESTONE_LOGS`, else ./logs)
@@ -34,7 +34,7 @@ pub struct Args {
     #[argh(option, arg_name = "TEXT")]
     pub claim: Option<String>,
 
-    /// proof: type=log,path=…,summary=…[,ref=…] with a type of doc, commit, issue, pr, runbook, metric or log;
+    /// what proves it: type=log,path=…,summary=…[,ref=…] with a type of doc, commit, issue, pr, runbook, metric or log;
     /// may be given several times
     #[argh(option, arg_name = "PROOF")]
     pub evidence: Vec<String>,

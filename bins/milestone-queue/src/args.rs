@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
 use milepost::{
-    Error, Kind, Result, Timestamp,
+    Error, Kind, Result, clock,
     journal::Resync,
+    moment::Moment,
     text,
     units::{DurationArg, Size},
 };
@@ -67,13 +68,15 @@ pub struct Args {
     #[argh(switch)]
     pub resend_all: bool,
 
-    /// with --resend-all: what was acknowledged at this time or later, by this machine's clock
+    /// with --resend-all: what was acknowledged from this time on, by this machine's clock: RFC 3339, a date, or how
+    /// long ago, such as 2h
     #[argh(option, arg_name = "TIME")]
-    pub since: Option<Timestamp>,
+    pub since: Option<Moment>,
 
-    /// with --resend-all: what was acknowledged before this time (default: up to now)
+    /// with --resend-all: what was acknowledged before this time (default: up to now): RFC 3339, a date (that day
+    /// included), or how long ago
     #[argh(option, arg_name = "TIME")]
-    pub until: Option<Timestamp>,
+    pub until: Option<Moment>,
 
     /// close the dead letter with this key, so that it is not delivered any more; may be given several times
     #[argh(option, arg_name = "KEY")]
@@ -150,11 +153,12 @@ impl Args {
         if !self.resend_all && (self.since.is_some() || self.until.is_some()) {
             return refuse("--since and --until are for --resend-all");
         }
+        let now = clock::now();
         match (self.since, self.until) {
             (None, _) if self.resend_all => {
                 return refuse("--resend-all wants --since, so that nobody sends all of history by mistake");
             }
-            (Some(since), Some(until)) if until <= since => {
+            (Some(since), Some(until)) if until.until(now) <= since.since(now) => {
                 return refuse("--until must be later than --since");
             }
             _ => {}

@@ -12,6 +12,7 @@ use std::io::Read;
 use milepost::{
     Error, Kind, Result, cli,
     cli::{Output, Verdict},
+    clock,
     delivery::Consumer,
     discard,
     journal::{Journal, JournalName},
@@ -49,7 +50,9 @@ struct Report {
 /// The verb on the command line; `None` when there is none.
 pub fn asked_for(args: &Args) -> Result<Option<Verb>> {
     if let Some(since) = args.since.filter(|_| args.resend_all) {
-        return Ok(Some(Verb::Resend(Wanted::Acknowledged { since, until: args.until })));
+        let now = clock::now();
+        let until = args.until.map(|it| it.until(now));
+        return Ok(Some(Verb::Resend(Wanted::Acknowledged { since: since.since(now), until })));
     }
     if !args.resend.is_empty() {
         return Ok(Some(Verb::Resend(Wanted::Keys(args.resend.clone()))));

@@ -19,7 +19,7 @@ use crate::{item::ShowEvidence, listen::Place};
     note = "It serves plain http; on a public address put a reverse proxy with TLS in front and name it with --public-host.",
     error_code(69, "the address is taken"),
     error_code(75, "another receiver works in this folder"),
-    error_code(78, "there is no good secret, or another setting is wrong")
+    error_code(78, "there is no secret, or not a good one; or $MILESTONE_ROTATE_BYTES is no size")
 )]
 pub struct Args {
     /// logs folder (default: `$MILESTONE_LOGS`, else ./logs)

@@ -172,7 +172,7 @@ pub struct Waiting {
 }
 
 /// Something that is not as it should be, with what to do about it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
     pub level: Level,
     pub message: String,
@@ -221,8 +221,12 @@ impl Answer {
         answer
     }
 
+    /// Tells of a problem, once: a journal that cannot be read is met by every step that reads it.
     fn problem(&mut self, level: Level, message: impl Into<String>) {
-        self.problems.push(Problem { level, message: message.into() });
+        let problem = Problem { level, message: message.into() };
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
     }
 
     /// What was found, or the reason why nothing was as a problem.

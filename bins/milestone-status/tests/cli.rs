@@ -246,6 +246,18 @@ fn damage_is_critical_and_hides_nothing_else() {
 }
 
 #[test]
+fn a_journal_that_several_steps_cannot_read_is_told_of_once() {
+    let scratch = Scratch::new();
+    emit(&scratch, "a", "2026-03-01T09:05:00.000Z");
+    enqueue(&scratch);
+    fs::write(scratch.log("milestone-delivery-queue.jsonl"), "").unwrap();
+    let cut = answer(&scratch, 2);
+    let told = problems(&cut);
+    let once: std::collections::BTreeSet<_> = told.iter().collect();
+    assert_eq!(once.len(), told.len(), "{cut}");
+}
+
+#[test]
 fn a_damaged_state_is_a_warning_since_it_is_rebuilt() {
     let scratch = Scratch::new();
     emit(&scratch, "a", "2026-03-01T09:05:00.000Z");

@@ -206,7 +206,7 @@ fn a_list_of_tasks_that_was_cut_stops_all_and_the_cure_is_one() {
         run.stderr
     );
     let help = scratch.run(TOOL, &["--help"]).exits(0).stdout;
-    assert!(help.contains("\n  65  a journal was truncated, replaced or damaged\n"), "{help}");
+    assert!(help.contains("\n  65  a journal was truncated, replaced or rewritten\n"), "{help}");
     std::fs::remove_file(scratch.log(".lock/tasks.lock")).unwrap();
     emit(&scratch, &[task("c", "chat:1", "2026-03-01T09:00Z")]);
     assert_eq!(scratch.run(TOOL, &["--now", "2026-03-01T10:00:00Z"]).exits(0).all("reminded"), [2]);

@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 #[derive(FromArgs, ArgsInfo)]
 #[argh(
     example = "{command_name} --task pay-invoice-17 --scope chat:42 --title \"Pay invoice 17\" --due 2026-03-01T12:00:00Z\n{command_name} --task pay-invoice-17 --scope chat:42 --title \"Pay invoice 17\" --due 2026-03-01T12:00:00Z --status done\njq -c '.tasks[]' tasks.json | {command_name} -",
-    error_code(65, "some input is no valid task, or the journal was truncated, replaced or damaged")
+    error_code(65, "some input is no valid task, or the journal was truncated, replaced or rewritten")
 )]
 pub struct Args {
     /// logs folder (default: `$MILESTONE_LOGS`, else ./logs)

@@ -99,8 +99,10 @@ fn normalised(info: &CommandInfoWithArgs, arguments: &[String]) -> Result<Reques
             let mut letters = &word[1..];
             while let Some(letter) = letters.chars().next() {
                 letters = &letters[letter.len_utf8()..];
-                if letter == 'h' {
-                    return Ok(Request::Help(Length::Short));
+                match letter {
+                    'h' => return Ok(Request::Help(Length::Short)),
+                    'V' => return Ok(Request::Version),
+                    _ => {}
                 }
                 let flag = info
                     .flags
@@ -397,6 +399,7 @@ mod tests {
             assert!(matches!(request::<Args>(words), Ok(Request::Help(_))), "{words:?}");
         }
         assert_eq!(request::<Strict>(&["--version"]), Ok(Request::Version), "nothing else is required then");
+        assert_eq!(request::<Strict>(&["-V"]), Ok(Request::Version));
         assert_eq!(request::<Strict>(&["--help=json"]), Ok(Request::Definition));
         assert_eq!(request::<Args>(&["-h"]), Ok(Request::Help(Length::Short)));
         assert_eq!(request::<Args>(&["--help"]), Ok(Request::Help(Length::Long)));

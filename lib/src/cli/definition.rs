@@ -18,17 +18,19 @@ use argh::{CommandInfoWithArgs, FlagInfo, FlagInfoKind, Optionality};
 use serde::Serialize;
 
 /// The exit codes that every tool may end with; see `Kind::exit_code`.
-const COMMON_EXIT_CODES: [(i32, &str); 9] = [
+const COMMON_EXIT_CODES: [(i32, &str); 7] = [
     (0, "done"),
     (64, "the command line is wrong"),
-    (65, "a journal was truncated, replaced or damaged"),
     (66, "a file or folder is not there"),
     (70, "a bug in this program"),
     (74, "reading or writing failed"),
     (75, "try again later: a lock is held, the disk is full"),
     (77, "the system forbids it"),
-    (78, "a setting is wrong"),
 ];
+
+/// Those that a tool which appends has besides.
+const APPENDING_EXIT_CODES: [(i32, &str); 2] =
+    [(65, "a journal was truncated, replaced or rewritten"), (78, "$MILESTONE_ROTATE_BYTES is no size")];
 
 /// Flags that several tools have and that mean the same in each: they come last, under a heading of their own.
 const COMMON_FLAGS: [&str; 5] = ["--logs", "--rotate-bytes", "--quiet", "--help", "--version"];
@@ -177,7 +179,7 @@ fn options(info: &CommandInfoWithArgs) -> Vec<Opt> {
         })
         .collect();
     options.push(switch("--help", Some('h'), "show this help; -h shows the short one"));
-    options.push(switch("--version", None, "show version and commit"));
+    options.push(switch("--version", Some('V'), "show version and commit"));
     options.sort_by_key(|it| COMMON_FLAGS.iter().position(|common| *common == it.long));
     options
 }
@@ -208,8 +210,10 @@ fn environment(info: &CommandInfoWithArgs, own: &[&str]) -> Vec<Row> {
 /// The common exit codes and the tool's own, which win, in order.
 fn exit_codes(info: &CommandInfoWithArgs) -> Vec<ExitCode> {
     let own = info.error_codes.iter().map(|it| (it.code, it.description));
-    let common = COMMON_EXIT_CODES.iter().filter(|it| info.error_codes.iter().all(|own| own.code != it.0));
-    let all = own.chain(common.copied());
+    let appends = info.flags.iter().any(|it| it.long == "--rotate-bytes");
+    let appending = APPENDING_EXIT_CODES.iter().filter(|_| appends);
+    let common = COMMON_EXIT_CODES.iter().chain(appending).copied();
+    let all = own.chain(common.filter(|it| info.error_codes.iter().all(|own| own.code != it.0)));
     let mut codes: Vec<ExitCode> =
         all.map(|(code, text)| ExitCode { code, description: plain(text) }).collect();
     codes.sort_by_key(|it| it.code);
@@ -311,7 +315,28 @@ mod tests {
         assert_eq!(definition.examples, ["tool --id {} \\\n    more", "tool"]);
         assert_eq!(definition.notes, ["A paragraph."]);
         let codes: Vec<i32> = definition.exit_codes.iter().map(|it| it.code).collect();
-        assert_eq!(codes, [0, 2, 64, 65, 66, 70, 74, 75, 77, 78]);
+        assert_eq!(codes, [0, 2, 64, 66, 70, 74, 75, 77]);
         assert_eq!(definition.exit_codes[2].description, "wrong");
+    }
+
+    /// Append.
+    #[derive(FromArgs, ArgsInfo)]
+    #[argh(error_code(65, "bad input"))]
+    #[expect(dead_code, reason = "only its description is used")]
+    struct Appending {
+        /// size
+        #[argh(option)]
+        rotate_bytes: Option<String>,
+    }
+
+    #[test]
+    fn who_appends_can_find_a_journal_replaced_and_the_setting_wrong() {
+        let codes = exit_codes(&Appending::get_args_info());
+        let own: Vec<(i32, &str)> = codes
+            .iter()
+            .map(|it| (it.code, it.description.as_str()))
+            .filter(|it| matches!(it.0, 65 | 78))
+            .collect();
+        assert_eq!(own, [(65, "bad input"), (78, "$MILESTONE_ROTATE_BYTES is no size")]);
     }
 }

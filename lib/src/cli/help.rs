@@ -8,7 +8,7 @@
 //!
 //! Not here: what is said (`definition`).
 
-use std::{ffi::OsString, fmt::Write as _};
+use std::{borrow::Cow, ffi::OsString, fmt::Write as _};
 
 use super::definition::{Definition, Opt};
 use crate::text;
@@ -55,16 +55,6 @@ impl Page {
 
     /// The help; `value_of` gives the present value of an environment variable.
     pub fn help(
-        self,
-        definition: &Definition,
-        length: Length,
-        value_of: impl Fn(&str) -> Option<OsString>,
-    ) -> String {
-        let help = self.laid_out(definition, length, value_of);
-        if self.ascii { help.replace('…', "...") } else { help }
-    }
-
-    fn laid_out(
         self,
         definition: &Definition,
         length: Length,
@@ -145,6 +135,8 @@ impl Page {
             out.push_str(&self.heading(name));
         }
         let mut column = before.chars().count() + name.chars().count();
+        // What a sign is written as takes its room in the line.
+        let text = if self.ascii { Cow::Owned(text.replace('…', "...")) } else { Cow::Borrowed(text) };
         for (at, word) in text.split(' ').filter(|it| !it.is_empty()).enumerate() {
             let width = word.chars().count();
             if at > 0 && column + gap + width > self.width {
@@ -254,7 +246,7 @@ Options:
 Common options:
       --logs DIR  logs folder
   -h, --help      show this help; -h shows the short one
-      --version   show version and commit
+  -V, --version   show version and commit
 
 Environment:
   MILESTONE_LOGS  logs folder, where --logs is not given [not set]
@@ -266,13 +258,11 @@ Exit codes:
   0   done
   2   conflict
   64  the command line is wrong
-  65  a journal was truncated, replaced or damaged
   66  no such feed
   70  a bug in this program
   74  reading or writing failed
   75  try again later: a lock is held, the disk is full
   77  the system forbids it
-  78  a setting is wrong
 
 Examples:
   tool --id {}
@@ -300,7 +290,7 @@ Options:
 Common options:
       --logs DIR  logs folder
   -h, --help      show this help
-      --version   show version and commit
+  -V, --version   show version and commit
 
 tool --help tells of environment variables, exit codes and examples.
 ";
@@ -313,6 +303,15 @@ tool --help tells of environment variables, exit codes and examples.
             let help = help(Page::new(Some(columns), false, true), Length::Long);
             assert!(help.lines().all(|it| it.chars().count() <= most), "{help}");
         }
+    }
+
+    #[test]
+    fn lines_fit_also_where_a_sign_is_written_as_several() {
+        let mut out = String::new();
+        let text = "what proves it: type=…,path=…,summary=…[,ref=…] with a type";
+        Page::new(Some(WIDTH_MIN), false, false).wrapped(&mut out, text, Start::default(), 0);
+        assert!(out.is_ascii() && out.lines().all(|it| it.len() <= WIDTH_MIN), "{out}");
+        assert!(out.contains("summary=...[,ref=...]"), "{out}");
     }
 
     #[test]

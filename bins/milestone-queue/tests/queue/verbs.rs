@@ -148,6 +148,10 @@ fn a_span_of_time_is_sent_again() {
     assert_eq!(span("2026-03-01T10:00:00Z", "2026-03-01T10:30:00Z"), (json!(0), json!(0)));
     assert_eq!(span("2026-03-01T12:30:00+02:00", "2026-03-01T10:30:00.001Z"), (json!(4), json!(0)));
     assert_eq!(span("2026-03-01T10:00:00Z", "2026-03-01T11:00:00Z"), (json!(0), json!(4)));
+    // As in audit-tail: a whole day, or how long ago.
+    assert_eq!(span("2026-02-28", "2026-02-28"), (json!(0), json!(0)));
+    assert_eq!(span("2026-03-01", "2026-03-01"), (json!(0), json!(4)));
+    assert_eq!(span("30m", "1ms"), (json!(0), json!(0)));
 }
 
 #[test]
