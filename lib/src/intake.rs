@@ -54,6 +54,25 @@ pub fn parse(name: &str, number: usize, text: &[u8]) -> Result<Value, (String, F
     })
 }
 
+/// The place of what came by flags and not in a line.
+pub const COMMAND_LINE: &str = "the command line";
+
+/// What is wrong, and where, for people. Of what came by flags the flag is named and not the field, which the caller
+/// never wrote: `flags` has the name of each field with its flag.
+pub fn fault(place: &str, error: &FieldError, flags: &[(&str, &str)]) -> String {
+    let mut parts = error.path.split('/').skip(1);
+    let flag = parts.next().and_then(|field| flags.iter().find(|it| it.0 == field));
+    let Some((_, flag)) = flag.filter(|_| place == COMMAND_LINE) else { return format!("{place}: {error}") };
+    let mut said = (*flag).to_owned();
+    for part in parts {
+        match part.parse::<usize>() {
+            Ok(index) => said.extend([" number ", &(index + 1).to_string()]),
+            Err(_) => said.extend([": ", part]),
+        }
+    }
+    said + ": " + &error.message
+}
+
 /// What is taken together.
 #[derive(Debug)]
 pub struct Taken<B> {
@@ -198,5 +217,22 @@ impl<J: Judge> Reading<J> {
         let kind = if error.kind() == Kind::CannotCreate { Kind::NoInput } else { error.kind() };
         let error = error.kind_is(kind);
         if self.intake.is_whole { Err(error) } else { self.taken(false, Some(error)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_names_the_flag_where_a_flag_was_given() {
+        let flags = [("dueAt", "--due"), ("evidence", "--evidence")];
+        let said = |place: &str, path: &str| fault(place, &FieldError::new(path, "is empty"), &flags);
+        assert_eq!(said(COMMAND_LINE, "/dueAt"), "--due: is empty");
+        assert_eq!(said(COMMAND_LINE, "/evidence/1/path"), "--evidence number 2: path: is empty");
+        // What no flag gives, and what stands in a line.
+        assert_eq!(said(COMMAND_LINE, ""), "the command line: is empty");
+        assert_eq!(said(COMMAND_LINE, "/other"), "the command line: /other: is empty");
+        assert_eq!(said("in.jsonl:3", "/dueAt"), "in.jsonl:3: /dueAt: is empty");
     }
 }

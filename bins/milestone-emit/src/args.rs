@@ -105,6 +105,18 @@ impl std::str::FromStr for VerifyEvidence {
     }
 }
 
+/// The fields of a milestone, each with the flag that gives it.
+pub const FIELDS: [(&str, &str); 8] = [
+    ("milestoneId", "--id"),
+    ("timestampUtc", "--timestamp"),
+    ("scope", "--scope"),
+    ("claim", "--claim"),
+    ("evidence", "--evidence"),
+    ("riskStatus", "--risk"),
+    ("nextAction", "--next"),
+    ("source", "--source"),
+];
+
 impl Args {
     /// The document that the flags describe; `None` when no flag describes any.
     ///

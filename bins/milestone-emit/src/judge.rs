@@ -42,7 +42,7 @@ impl EventJudge {
     /// The milestone that the flags describe.
     pub fn flags(document: Value) -> Offer {
         let defaults = Defaults { timestamp: Some(clock::now()), source: Source::Operator, derive_id: true };
-        self::document("the command line".to_owned(), document, &defaults)
+        self::document(intake::COMMAND_LINE.to_owned(), document, &defaults)
     }
 
     /// Looks at the evidence of what is offered, before it is committed; returns what is in doubt.

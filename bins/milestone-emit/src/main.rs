@@ -20,7 +20,7 @@ use milepost::{
     emit::{Emitted, Emitter, Offer},
     evidence::Warnings,
     identity,
-    intake::{Intake, Judge as _},
+    intake::{self, Intake, Judge as _},
     logs::Logs,
     schema::FieldError,
     text,
@@ -106,7 +106,7 @@ impl Emission<'_> {
                     ..Report::default()
                 });
                 for error in errors {
-                    self.out.error(format_args!("{place}: {error}"));
+                    self.out.error(intake::fault(place, error, &args::FIELDS));
                 }
                 self.verdict.add(Kind::BadData);
             }
@@ -133,7 +133,7 @@ impl Emission<'_> {
                             errors: &errors,
                             ..report("conflict", Some(offset))
                         });
-                        self.out.error(format_args!("{place}: {}", errors[0]));
+                        self.out.error(intake::fault(place, &errors[0], &args::FIELDS));
                         self.verdict.add(Kind::No);
                     }
                     Some(Emitted::Refused | Emitted::HeldBack) | None => {

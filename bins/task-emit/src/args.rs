@@ -57,6 +57,15 @@ pub struct Args {
     pub files: Vec<String>,
 }
 
+/// The fields of a task, each with the flag that gives it.
+pub const FIELDS: [(&str, &str); 5] = [
+    ("task_id", "--task"),
+    ("scope", "--scope"),
+    ("title", "--title"),
+    ("due_at", "--due"),
+    ("status", "--status"),
+];
+
 impl Args {
     /// The document that the flags describe; `None` when no flag describes any.
     ///

@@ -39,7 +39,7 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     let messages = out.messages();
     let mut emission = Emission { emitter, verdict: Verdict::Done, out };
     if let Some(document) = by_flags {
-        emission.take(&[judged("the command line".to_owned(), document)])?;
+        emission.take(&[judged(intake::COMMAND_LINE.to_owned(), document)])?;
     } else {
         Intake { judge: TaskJudge, messages, what: "tasks", is_whole: false }.run(args.files, |taken| {
             emission.take(&taken.batch)?;
@@ -80,7 +80,7 @@ impl Emission<'_> {
                     ..Report::default()
                 });
                 for error in errors {
-                    self.out.error(format_args!("{place}: {error}"));
+                    self.out.error(intake::fault(place, error, &args::FIELDS));
                 }
                 self.verdict.add(Kind::BadData);
             }

@@ -96,7 +96,7 @@ fn one_bad_line_is_named_and_stops_nothing_else() {
 fn what_is_missing_is_told_and_nothing_is_written_without_a_folder_or_for_a_rehearsal() {
     let scratch = Scratch::new();
     let run = scratch.run(TOOL, &["--task", "a"]).exits(65);
-    for field in ["/due_at: is missing", "/scope: is missing", "/title: is missing"] {
+    for field in ["--due: is missing", "--scope: is missing", "--title: is missing"] {
         assert!(run.stderr.contains(field), "{}", run.stderr);
     }
     let scratch = Scratch::new();
