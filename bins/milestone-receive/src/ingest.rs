@@ -264,7 +264,8 @@ fn examine(
         Form::Batch => match items_of(parsed) {
             Ok(items) => (form, items.into_iter().map(|it| item(route, it, body.len())).collect()),
             Err((request, detail)) => {
-                let refused = Refused { reason: Kept::InvalidRequest, detail, key: None, request };
+                let refused =
+                    Refused { reason: Kept::InvalidRequest, detail, key: None, scope: None, request };
                 (Form::Single, vec![Candidate::refused(refused)])
             }
         },
@@ -295,7 +296,13 @@ fn item(route: Route, item: Value, batch_bytes: usize) -> Candidate {
     if batch_bytes > BODY_BYTES_MAX && canonical::to_vec(&item).len() > BODY_BYTES_MAX {
         let detail = format!("the body is larger than {}", Form::Single.size_in_words());
         let key = fields::key_of(&item);
-        return Candidate::refused(Refused { reason: Kept::InvalidRequest, detail, key, request: item });
+        return Candidate::refused(Refused {
+            reason: Kept::InvalidRequest,
+            detail,
+            key,
+            scope: None,
+            request: item,
+        });
     }
     candidate(route, item)
 }
@@ -315,7 +322,7 @@ fn candidate(route: Route, body: Value) -> Candidate {
         },
         Err(Fault { reason, detail }) => {
             let key = fields::key_of(&body);
-            Candidate::refused(Refused { reason, detail, key, request: body })
+            Candidate::refused(Refused { reason, detail, key, scope: None, request: body })
         }
     }
 }

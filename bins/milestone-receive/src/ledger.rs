@@ -201,6 +201,7 @@ impl Ledger {
             batch.push(&line);
             batch.audit(Draft {
                 key: refused.key.as_deref().map(Into::into),
+                scope: refused.scope.as_deref().map(Into::into),
                 ..Draft::new(Action::Receive, *outcome, detail)
             });
             chain = Chain { seq, head };
@@ -226,7 +227,7 @@ impl Ledger {
 fn draft<T: Entry>(entry: &T, outcome: Outcome, detail: Detail) -> Draft<'_> {
     Draft {
         key: Some(entry.key().into()),
-        scope: entry.scope().map(Into::into),
+        scope: entry.scope(),
         ..Draft::new(Action::Receive, outcome, detail)
     }
 }

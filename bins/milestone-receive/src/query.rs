@@ -63,7 +63,8 @@ impl Query {
                     parsed.filter.words = Some(words).filter(|it| !it.is_empty());
                 }
                 "since" => {
-                    let since = Timestamp::parse_rfc3339(&value);
+                    // The + of an offset that was not encoded has become a space, which no time holds.
+                    let since = Timestamp::parse_rfc3339(&value.replace(' ', "+"));
                     parsed.filter.since = Some(since.map_err(|_| {
                         format!("since must be an RFC 3339 time, not {}", text::quoted(&value))
                     })?);
@@ -147,6 +148,8 @@ mod tests {
         assert_eq!((query.limit, query.filter.scope.as_deref()), (7, Some("a b c&")));
         assert_eq!(query.filter.risk, Some(RiskStatus::AtRisk));
         assert_eq!(Query::parse(None, 20).unwrap().limit, 20);
+        let since = |it: &str| Query::parse(Some(&format!("since={it}")), 20).unwrap().filter.since;
+        assert_eq!(since("2026-03-01T10:05:00+01:00"), since("2026-03-01T09:05:00Z"));
         assert!(Query::parse(Some("scope=&riskStatus="), 20).unwrap().filter.scope.is_none());
         for bad in ["limit=0", "limit=201", "limit=x", "limit=", "riskStatus=fine", "scope=%ff"] {
             let name = bad.split('=').next().unwrap();

@@ -12,6 +12,8 @@
 //!
 //! Not here: appending (`store`), who may see what (`item`).
 
+use std::borrow::Cow;
+
 use milepost::{
     Timestamp, canonical,
     chain::{self, Chain},
@@ -20,6 +22,7 @@ use milepost::{
     identity,
     ingest::Receipt,
     journal::Described,
+    queue,
     text::quoted,
 };
 use serde::{Deserialize, Serialize};
@@ -88,6 +91,8 @@ pub struct Refused {
     pub detail: String,
     /// Its idempotency key, if it had one that can be one.
     pub key: Option<String>,
+    /// The scope of its event, where that is a good one and refused for its identity.
+    pub scope: Option<String>,
     /// The body.
     pub request: Value,
 }
@@ -103,7 +108,7 @@ pub trait Entry: Sized {
     /// The idempotency key.
     fn key(&self) -> &str;
     /// The scope that it is audited under.
-    fn scope(&self) -> Option<&str>;
+    fn scope(&self) -> Option<Cow<'_, str>>;
     /// What to call it in a sentence.
     fn title(&self) -> String;
     /// The line at `seq`, received at this time, and its hash.
@@ -143,8 +148,8 @@ impl Entry for Milestone {
         &self.key
     }
 
-    fn scope(&self) -> Option<&str> {
-        Some(&self.scope)
+    fn scope(&self) -> Option<Cow<'_, str>> {
+        Some(self.scope.as_str().into())
     }
 
     fn title(&self) -> String {
@@ -280,8 +285,8 @@ impl Entry for OtherEvent {
         &self.key
     }
 
-    fn scope(&self) -> Option<&str> {
-        None
+    fn scope(&self) -> Option<Cow<'_, str>> {
+        queue::scope_of(&self.envelope).map(Into::into)
     }
 
     fn title(&self) -> String {
@@ -411,7 +416,8 @@ pub fn describe_milestone(line: &[u8]) -> Option<Described> {
 /// How settling recognises a line of `events.jsonl`.
 pub fn describe_event(line: &[u8]) -> Option<Described> {
     let it: EventLine = serde_json::from_slice(line).ok()?;
-    is_whole(line, it.seq, &it.prev).then_some(Described { key: it.idempotency_key, scope: None })
+    let scope = queue::scope_of(&it.envelope);
+    is_whole(line, it.seq, &it.prev).then_some(Described { key: it.idempotency_key, scope })
 }
 
 /// How settling recognises a line of `rejected.jsonl`.
@@ -504,6 +510,7 @@ mod tests {
             reason: Kept::InvalidEvent,
             detail: "x".into(),
             key: None,
+            scope: None,
             request: json!({ "event": "y".repeat(length) }),
         };
         let line = |length| refused(length).to_line(1, clock::now(), chain::FIRST_PREV).unwrap().0;

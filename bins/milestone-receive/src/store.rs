@@ -14,6 +14,7 @@
 //! Not here: deciding who is new (`ledger`), checking requests (`ingest`), what readers see (`feed`).
 
 use std::{
+    borrow::Cow,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     thread,
@@ -463,6 +464,7 @@ fn settle<T: Entry>(
                     reason: Kept::Conflict,
                     detail: format!("{title} was accepted before with another content (seq {seq})"),
                     key: Some(entry.key().to_owned()),
+                    scope: entry.scope().map(Cow::into_owned),
                     request: entry.to_request(),
                 };
                 refusals.push(Refusal { what, outcome: Outcome::Conflict, place: *place });

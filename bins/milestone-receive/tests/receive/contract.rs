@@ -180,7 +180,7 @@ fn other_events_are_kept_and_shown_nowhere() {
             "event_id": EVENT_ID, "event_type": "reminder.due", "schema_version": "1.0.0",
             "source": "reminder-scan", "target": "chat:42", "timestamp": "2026-03-01T09:05:00.000Z",
             "trace_id": "0123456789abcdef0123456789abcdef", "idempotency_key": "rem:1",
-            "payload": { "title": title, "n": 1.50 },
+            "payload": { "title": title, "n": 1.50, "scope": "chat:42" },
         })
     };
     let request = |title: &str| {
@@ -193,6 +193,10 @@ fn other_events_are_kept_and_shown_nowhere() {
     assert_eq!((&answer.json()["eventId"], &answer.json()["receipt"]["seq"]), (&json!(EVENT_ID), &json!(1)));
     assert_eq!(receiver.post(&request("Private reminder")).verdict(), (200, "duplicate".into()));
     assert_eq!(receiver.post(&request("Another")).verdict(), (409, "rejected".into()));
+    let audited: Vec<Value> =
+        folder.lines("audit.jsonl").iter().map(|it| json!([it["outcome"], it["scope"]])).collect();
+    let expected = ["appended", "duplicate", "conflict"].map(|it| json!([it, "chat:42"]));
+    assert_eq!(audited, expected);
     assert_eq!(folder.lines("receive/events.jsonl")[0]["envelope"], envelope("Private reminder"));
     assert_eq!(folder.verify_chain("receive/events.jsonl"), 1);
     assert_eq!(folder.audited("rem:1"), ["appended", "duplicate", "conflict"]);
