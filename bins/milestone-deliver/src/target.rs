@@ -64,6 +64,11 @@ impl Target {
         if authority.host().is_empty() || !matches!(scheme, "http" | "https") {
             return Err(invalid());
         }
+        // A port that is none would be taken for none given, and the scheme's own asked instead.
+        if authority.as_str().len() > authority.host().len() && authority.port_u16().is_none_or(|it| it == 0)
+        {
+            return Err(invalid());
+        }
         let is_plain = scheme == "http";
         if is_plain && !allow_http && !is_loopback_name(authority.host()) {
             return Err(refuse(&format!("{} is plain http to another machine", text::quoted(url)))
@@ -164,6 +169,20 @@ mod tests {
             assert_eq!(error.kind(), Kind::Configuration, "{url}");
             assert!(Target::new(url, "--url", true).is_ok(), "{url}");
         }
+    }
+
+    #[test]
+    fn a_port_is_one_or_is_not_given() {
+        for url in [
+            "https://app.example:99999",
+            "https://app.example:65536/x",
+            "http://127.0.0.1:0",
+            "http://[::1]:",
+        ] {
+            let error = Target::new(url, "--url", false).unwrap_err();
+            assert!(error.to_string().contains("is no URL to post to"), "{error}");
+        }
+        assert!(Target::new("https://app.example:65535", "--url", false).is_ok());
     }
 
     #[test]

@@ -158,6 +158,10 @@ fn address(name: &str, from: &str) -> Setting {
         url.as_deref().and_then(|it| it.split_once("://")).map(|(scheme, rest)| (scheme, host_of(rest)));
     let problem = match (&url, host) {
         (None, _) => None,
+        // As milestone-deliver sees them: wherever they stand before the path.
+        (Some(url), _) if without_userinfo(url) != *url => {
+            Some(format!("${from} has credentials in the URL; milestone-deliver refuses it"))
+        }
         (Some(_), Some(("https", host))) if !host.is_empty() => None,
         (Some(_), Some(("http", host))) if is_loopback(host) => None,
         (Some(_), Some(("http", host))) if !host.is_empty() => {
@@ -170,14 +174,17 @@ fn address(name: &str, from: &str) -> Setting {
     Setting { name: name.into(), from: value.is_some().then(|| format!("${from}")), value, set_by, problem }
 }
 
-/// The host of what stands behind `://`.
+/// The host of what stands behind `://`; empty where that is no host and port.
 fn host_of(rest: &str) -> &str {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = authority.rsplit('@').next().unwrap_or_default();
-    match host.strip_prefix('[') {
-        Some(it) => it.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    }
+    let (name, behind) = match host.strip_prefix('[').and_then(|it| it.split_once(']')) {
+        Some(both) => both,
+        None => host.split_at(host.find(':').unwrap_or(host.len())),
+    };
+    let is_port = |it: &str| it.parse::<u16>().is_ok_and(|it| it > 0);
+    let is_whole = behind.is_empty() || behind.strip_prefix(':').is_some_and(is_port);
+    if is_whole { name } else { "" }
 }
 
 fn is_loopback(host: &str) -> bool {

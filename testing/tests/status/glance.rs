@@ -144,7 +144,9 @@ fn settings_are_shown_with_their_origin_and_without_secrets() {
         command.env("MILESTONE_INGEST_URL", "https://user:wordless@a.example/x");
         command.env("CLAWDBOT_MILESTONE_WEBHOOK_SECRET", "correct horse");
     };
-    let (found, text) = config(&set, 0);
+    let (found, text) = config(&set, 78);
+    assert_eq!(text.matches("\nwrong: ").count(), 1, "{text}");
+    assert!(text.contains("$MILESTONE_INGEST_URL has credentials in the URL"), "{text}");
     let value = |name: &str| {
         found["values"].as_array().unwrap().iter().find(|it| it["name"] == name).unwrap().clone()
     };
@@ -163,6 +165,15 @@ fn settings_are_shown_with_their_origin_and_without_secrets() {
         command.env("MILESTONE_LOGS", "nowhere");
         command.env("MILESTONE_INJEST_URL", "https://a.example");
     };
+    let of_port = |command: &mut Command| {
+        command
+            .env("MILESTONE_INGEST_URL", "https://[::1]:8443/x")
+            .env("MILESTONE_REMINDER_URL", "https://a:99999");
+    };
+    let (_, text) = config(&of_port, 78);
+    assert_eq!(text.matches("\nwrong: ").count(), 1, "{text}");
+    assert!(text.contains("$MILESTONE_REMINDER_URL is no http or https address"), "{text}");
+
     let (answer, text) = config(&wrong, 78);
     assert_eq!(answer["status"], "wrong");
     assert_eq!(text.matches("\nwrong: ").count(), 6, "{text}");
