@@ -28,7 +28,7 @@ use milepost::{
     journal::{Journal, JournalName},
     lock::Lock,
     logs::Logs,
-    queue, text,
+    queue, task, text,
     trim::{self, Trimmed, Wanted},
     units::DurationArg,
     watch::Watch,
@@ -46,12 +46,7 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     out.quiet(args.quiet);
     args.check()?;
     let logs = Logs::open(args.logs.as_deref(), "milestone-queue")?.rotate_as(args.rotate_bytes)?;
-    let source_name = JournalName::from_file(&args.source)?;
-    if source_name == JournalName::audit() {
-        let what = "tells of what is queued, and is no source: it would never be read to its end";
-        return Err(Error::new(Kind::Usage, text::quoted(&args.source), what)
-            .cure("name a journal of milestones or of event envelopes"));
-    }
+    let source_name = source_name(&args.source)?;
     // What a source's lines are is told by themselves; settling must know both kinds.
     let source = if source_name.as_str() == emit::SOURCE {
         emit::milestones(&logs)
@@ -90,6 +85,21 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
             return Ok(Verdict::Done);
         }
     }
+}
+
+/// The journal that `--source` names. Settling one of another kind would move what it holds, since none of it is a
+/// record of a source.
+fn source_name(file: &str) -> Result<JournalName> {
+    let name = JournalName::from_file(file)?;
+    let what = if name == JournalName::audit() {
+        "tells of what is queued, and is no source: it would never be read to its end"
+    } else if name.as_str() == task::TASKS {
+        "holds tasks, and is no source: reminder-scan makes reminders of them"
+    } else {
+        return Ok(name);
+    };
+    Err(Error::new(Kind::Usage, text::quoted(file), what)
+        .cure("name a journal of milestones or of event envelopes"))
 }
 
 /// `--from-now` and `--resync`: where to begin.

@@ -95,10 +95,14 @@ fn a_torn_tail_of_the_source_is_settled_first() {
 }
 
 #[test]
-fn the_audit_is_no_source_since_reading_it_writes_to_it() {
+fn audit_and_tasks_are_no_sources() {
     let scratch = Scratch::new();
-    let run = scratch.run(TOOL, &["--source", "audit.jsonl", "--queue", "x-queue.jsonl"]).exits(64);
-    assert!(run.stderr.contains("is no source"), "{}", run.stderr);
+    scratch.write("logs/tasks.jsonl", "{}\n");
+    for file in ["audit.jsonl", "tasks.jsonl"] {
+        let run = scratch.run(TOOL, &["--source", file, "--queue", "x-queue.jsonl"]).exits(64);
+        assert!(run.stderr.contains("is no source"), "{}", run.stderr);
+    }
+    assert_eq!(fs::read_to_string(scratch.log("tasks.jsonl")).unwrap(), "{}\n");
 }
 
 #[test]
