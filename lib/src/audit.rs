@@ -132,6 +132,9 @@ words! {
     }
 }
 
+/// More than most records have: room for all of a batch is made at once.
+const RECORD_BYTES: usize = 768;
+
 /// An audit record before it has its place in the chain.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Draft<'d> {
@@ -144,24 +147,29 @@ pub struct Draft<'d> {
     /// The scope of the event, if it is about one.
     pub scope: Option<Cow<'d, str>>,
     /// What a rebuild of state needs.
-    pub detail: Detail,
+    pub detail: Detail<'d>,
     /// The trace of `key`, from those who know it; else it is made.
     pub trace_id: Option<Cow<'d, str>>,
 }
 
 /// The detail of a record: a JSON object.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Detail {
+pub enum Detail<'d> {
     /// As a value.
     Value(Value),
     /// As its canonical text, from those who write very many.
-    Canonical(String),
+    Canonical(Cow<'d, str>),
 }
 
-impl Detail {
+impl Detail<'static> {
     /// Where a record is: its journal, its logical offset, and in a journal that is a chain its number. Of a record
     /// that is written with this one also what it says: `line`, with or without its newline, by its fingerprint.
-    pub fn of_record(journal: &JournalName, offset: u64, seq: Option<u64>, line: Option<&[u8]>) -> Detail {
+    pub fn of_record(
+        journal: &JournalName,
+        offset: u64,
+        seq: Option<u64>,
+        line: Option<&[u8]>,
+    ) -> Detail<'static> {
         let fingerprint = line.map(|it| fingerprint(it.strip_suffix(b"\n").unwrap_or(it)));
         Detail::of_fingerprint(journal, offset, seq, fingerprint.as_deref())
     }
@@ -172,23 +180,24 @@ impl Detail {
         offset: u64,
         seq: Option<u64>,
         fingerprint: Option<&str>,
-    ) -> Detail {
+    ) -> Detail<'static> {
         let fingerprint = fingerprint.map(|it| format!("\"fingerprint\":\"{it}\",")).unwrap_or_default();
         let seq = seq.map(|it| format!(",\"seq\":{it}")).unwrap_or_default();
         // The name of a journal of ours needs no escaping.
-        Detail::Canonical(format!("{{{fingerprint}\"journal\":\"{journal}\",\"offset\":{offset}{seq}}}"))
+        let text = format!("{{{fingerprint}\"journal\":\"{journal}\",\"offset\":{offset}{seq}}}");
+        Detail::Canonical(text.into())
     }
 }
 
-impl From<Value> for Detail {
-    fn from(value: Value) -> Detail {
+impl From<Value> for Detail<'_> {
+    fn from(value: Value) -> Self {
         Detail::Value(value)
     }
 }
 
 impl<'d> Draft<'d> {
     /// A record about no single event.
-    pub fn new(action: Action, outcome: Outcome, detail: impl Into<Detail>) -> Draft<'d> {
+    pub fn new(action: Action, outcome: Outcome, detail: impl Into<Detail<'d>>) -> Draft<'d> {
         Draft { action, outcome, key: None, scope: None, detail: detail.into(), trace_id: None }
     }
 
@@ -198,7 +207,7 @@ impl<'d> Draft<'d> {
         outcome: Outcome,
         key: impl Into<Cow<'d, str>>,
         scope: impl Into<Cow<'d, str>>,
-        detail: impl Into<Detail>,
+        detail: impl Into<Detail<'d>>,
     ) -> Draft<'d> {
         Draft { key: Some(key.into()), scope: Some(scope.into()), ..Draft::new(action, outcome, detail) }
     }
@@ -279,11 +288,9 @@ fn open(logs: &Logs) -> Result<(Active, Chain), Failure> {
 
 fn write(active: &mut Active, chain: &mut Chain, drafts: &[Draft<'_>]) -> Result<(), Failure> {
     let timestamp = clock::now().to_string();
-    let mut lines = Vec::with_capacity(drafts.len() * 512);
-    let mut record = Vec::with_capacity(1024);
+    let mut lines = Vec::with_capacity(drafts.len() * RECORD_BYTES);
     for draft in drafts {
-        record.clear();
-        write_record(&mut lines, &mut record, draft, active.logs().tool(), &timestamp, chain);
+        write_record(&mut lines, draft, active.logs().tool(), &timestamp, chain);
     }
     active.make_room(lines.len() as u64)?;
     active.append(&lines)?;
@@ -292,22 +299,16 @@ fn write(active: &mut Active, chain: &mut Chain, drafts: &[Draft<'_>]) -> Result
         .map_err(|error| Failure { error: error.kind_is(Kind::Io), is_durable: true })
 }
 
-/// Writes the canonical line of the next record and steps the chain over it. `record` is room to write in.
-fn write_record(
-    lines: &mut Vec<u8>,
-    record: &mut Vec<u8>,
-    draft: &Draft<'_>,
-    tool: &str,
-    timestamp: &str,
-    chain: &mut Chain,
-) {
+/// Writes the canonical line of the next record and steps the chain over it.
+fn write_record(lines: &mut Vec<u8>, draft: &Draft<'_>, tool: &str, timestamp: &str, chain: &mut Chain) {
     let made = if draft.trace_id.is_none() { draft.key.as_deref().map(identity::trace_id) } else { None };
     let trace_id = draft.trace_id.as_deref().or(made.as_deref());
     let text = |value: Option<&str>, out: &mut Vec<u8>| match value {
         Some(it) => canonical::write_string(it, out),
         None => out.extend_from_slice(b"null"),
     };
-    // The fields in canonical order. `hash` comes after `detail`: before it stands `head`, after it `rest`.
+    let (start, record) = (lines.len(), lines);
+    // The fields in canonical order; `hash` has its place, and is put there when all else is known.
     record.extend_from_slice(b"{\"action\":");
     text(Some(draft.action.as_str()), record);
     record.extend_from_slice(b",\"detail\":");
@@ -316,6 +317,11 @@ fn write_record(
         Detail::Canonical(text) => record.extend_from_slice(text.as_bytes()),
     }
     let hash_at = record.len();
+    record.extend_from_slice(b",\"hash\":\"");
+    let digits_at = record.len();
+    record.extend_from_slice(chain::FIRST_PREV.as_bytes());
+    record.push(b'"');
+    let rest_at = record.len();
     record.extend_from_slice(b",\"idempotency_key\":");
     text(draft.key.as_deref(), record);
     record.extend_from_slice(b",\"outcome\":");
@@ -331,13 +337,9 @@ fn write_record(
     record.extend_from_slice(b",\"trace_id\":");
     text(trace_id, record);
     record.push(b'}');
-    let hash = chain::link(chain.prev(), record);
-    lines.extend_from_slice(&record[..hash_at]);
-    lines.extend_from_slice(b",\"hash\":\"");
-    lines.extend_from_slice(hash.as_bytes());
-    lines.push(b'"');
-    lines.extend_from_slice(&record[hash_at..]);
-    lines.push(b'\n');
+    let hash = chain::link_parts(chain.prev(), &[&record[start..hash_at], &record[rest_at..]]);
+    record[digits_at..digits_at + hash.len()].copy_from_slice(hash.as_bytes());
+    record.push(b'\n');
     *chain = Chain { seq: chain.seq + 1, head: hash };
 }
 

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! `verdict`, `backoff` and `breaker` are pure; `state` is what a delivery remembers and how each audited
-//! event changes it; `store` makes it durable and reads it back; `engine` is the loop over all of them.
+//! event changes it; `store` makes it durable, in groups (`group`), with a thread for large ones (`scribe`), and reads it back; `engine` is the loop over all of them.
 //! What is outside (clock, wire, messages) stands behind [`World`]; `couriers` are the threads that a tool puts
 //! behind it, and `wire` is what passes between the two.
 //!
@@ -25,8 +25,10 @@ mod control;
 pub mod couriers;
 mod engine;
 mod event;
+mod group;
 mod item;
 mod lanes;
+mod scribe;
 mod settled;
 mod state;
 mod store;

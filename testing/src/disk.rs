@@ -26,6 +26,7 @@ pub struct DyingDisk {
     /// Whether only one fails.
     recovers: bool,
     has_failed: AtomicBool,
+    done: AtomicU64,
 }
 
 const NEVER: u64 = u64::MAX;
@@ -47,7 +48,12 @@ impl DyingDisk {
     }
 
     fn new(operations: u64, recovers: bool) -> Arc<DyingDisk> {
-        Arc::new(DyingDisk { left: AtomicU64::new(operations), recovers, has_failed: AtomicBool::new(false) })
+        Arc::new(DyingDisk {
+            left: AtomicU64::new(operations),
+            recovers,
+            has_failed: AtomicBool::new(false),
+            done: AtomicU64::new(0),
+        })
     }
 
     /// Lets it do so many operations more.
@@ -65,6 +71,11 @@ impl DyingDisk {
         self.has_failed.load(SeqCst)
     }
 
+    /// How many operations it has done.
+    pub fn operations(&self) -> u64 {
+        self.done.load(SeqCst)
+    }
+
     fn operate<T>(&self, operation: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         self.operate_or(|| {}, operation)
     }
@@ -80,6 +91,7 @@ impl DyingDisk {
             left => left.checked_sub(1),
         });
         if works.is_ok() {
+            self.done.fetch_add(1, SeqCst);
             return operation();
         }
         if !self.has_failed.swap(true, SeqCst) {

@@ -31,12 +31,12 @@ use milepost::{
     cli::{self, Output, Verdict},
     clock,
     delivery::{
-        self, Command, Consumer, Control, Engine, Level, Outgoing, Pause, Returned, Route, Sent, Settings,
-        Summary, World,
+        self, Command, Consumer, Control, Engine, Item, Level, Outgoing, Pause, Returned, Route, Sent,
+        Settings, Summary, World,
         couriers::{Couriers, Wire},
         verdict::{self, AckMode},
     },
-    identity, ingest,
+    ingest,
     journal::JournalName,
     lock::Lock,
     logs::Logs,
@@ -177,15 +177,15 @@ fn ping(args: &Args, url: &str, outside: &mut Outside<'_>) -> Verdict {
     let now = clock::now();
     let key = format!("{}{}", ingest::PING_PREFIX, now.millis());
     let body = ingest::ping_body(&now.millis().to_string(), now);
-    let webhook_id = identity::webhook_id(&identity::trace_id(&key));
-    let outgoing = Outgoing {
-        ticket: 0,
+    let item = Item {
+        offset: 0,
+        end: 0,
+        scope: None,
         route: Route::Milestones,
-        items: vec![Sent { key: key.clone(), id: key.clone() }],
-        is_batch: false,
-        webhook_id,
-        body: Arc::new(body),
+        name: Sent { key: key.clone(), id: key.clone() },
+        body: Ok(body),
     };
+    let outgoing = Outgoing { ticket: 0, route: item.route, items: vec![Arc::new(item)], is_batch: false };
     let attempted = outside.connections.connect().post(&outgoing);
     let judged = verdict::judge(&attempted, &key, args.ack.0, clock::now());
     let is_pong = match &judged.verdict {

@@ -25,12 +25,12 @@ use milepost::{
     },
     ingest::batch,
     secret::SecretSource,
-    signing::{SignedHeaders, Signer},
+    signing::{self, SignedHeaders, Signer},
 };
 use ureq::{
     Agent,
     config::Config,
-    http::{HeaderMap, Response},
+    http::{HeaderMap, HeaderName, HeaderValue, Response, header::CONTENT_TYPE},
     tls::{RootCerts, TlsConfig},
     unversioned::transport::{
         Buffers, ConnectionDetails, Connector, NextTimeout, RustlsConnector, Transport,
@@ -56,6 +56,16 @@ const ITEM_BYTES_MAX: u64 = 2 << 10;
 const TIMEOUT_STEPS: u32 = 64;
 /// The most time that connecting may take of the whole.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// The names of the headers of `SignedHeaders::pairs`, which need not be read again for each attempt.
+static SIGNED: [HeaderName; 5] = [
+    HeaderName::from_static(signing::OPENCLAW_SIGNATURE),
+    HeaderName::from_static(signing::OPENCLAW_TIMESTAMP),
+    HeaderName::from_static(signing::WEBHOOK_ID),
+    HeaderName::from_static(signing::WEBHOOK_TIMESTAMP),
+    HeaderName::from_static(signing::WEBHOOK_SIGNATURE),
+];
 
 /// What every connection to the endpoint needs.
 #[derive(Clone)]
@@ -136,14 +146,12 @@ impl Wire for Post {
     /// Makes one attempt. After a 401 it is made once more with the previous secret, if there is one.
     fn post(&mut self, outgoing: &Outgoing) -> Attempted {
         let signer = self.common.signer();
-        let headers = signer.headers(clock::now(), &outgoing.webhook_id, &outgoing.body);
-        let attempted = self.post_signed(outgoing, &headers);
+        let (id, body) = (outgoing.webhook_id(), outgoing.body());
+        let headers = signer.headers(clock::now(), &id, &body);
+        let attempted = self.post_signed(outgoing, &body, &headers);
         let is_unauthorized = matches!(&attempted, Attempted::Answered(it) if it.status == 401);
-        if is_unauthorized
-            && let Some(headers) =
-                signer.headers_by_previous(clock::now(), &outgoing.webhook_id, &outgoing.body)
-        {
-            let mut attempted = self.post_signed(outgoing, &headers);
+        if is_unauthorized && let Some(headers) = signer.headers_by_previous(clock::now(), &id, &body) {
+            let mut attempted = self.post_signed(outgoing, &body, &headers);
             if let Attempted::Answered(it) = &mut attempted {
                 it.by_previous = it.status != 401;
             }
@@ -154,32 +162,32 @@ impl Wire for Post {
 }
 
 impl Post {
-    fn post_signed(&self, outgoing: &Outgoing, headers: &SignedHeaders) -> Attempted {
-        let attempted = self.post_once(outgoing, headers);
+    fn post_signed(&self, outgoing: &Outgoing, body: &[u8], headers: &SignedHeaders) -> Attempted {
+        let attempted = self.post_once(outgoing, body, headers);
         let is_stale = !self.traffic.has_connected.load(Relaxed) && self.traffic.received.load(Relaxed) == 0;
         match attempted {
             // The other side closed a connection that was kept open, at the moment it was used again.
             Attempted::Unanswered { how: Unanswered::Connection, .. } if is_stale => {
-                self.post_once(outgoing, headers)
+                self.post_once(outgoing, body, headers)
             }
             other => other,
         }
     }
 
-    fn post_once(&self, outgoing: &Outgoing, headers: &SignedHeaders) -> Attempted {
+    fn post_once(&self, outgoing: &Outgoing, body: &[u8], headers: &SignedHeaders) -> Attempted {
         self.traffic.has_connected.store(false, Relaxed);
         self.traffic.received.store(0, Relaxed);
         let more = if outgoing.is_batch { outgoing.items.len() as u64 * ITEM_BYTES_MAX } else { 0 };
         self.traffic.most.store(ANSWER_BYTES_MAX + more, Relaxed);
         let target = &self.common.target;
-        let batch_url = target.batch_url(outgoing.route);
-        let url = batch_url.filter(|_| outgoing.is_batch).unwrap_or(target.url(outgoing.route));
-        let mut request = self.agent.post(url).header("content-type", "application/json");
-        for (name, value) in headers.pairs() {
+        let batch_uri = target.batch_uri(outgoing.route);
+        let uri = batch_uri.filter(|_| outgoing.is_batch).unwrap_or(target.uri(outgoing.route));
+        let mut request = self.agent.post(uri).header(CONTENT_TYPE, JSON);
+        for (name, (_, value)) in SIGNED.iter().zip(headers.pairs()) {
             request = request.header(name, value);
         }
-        match request.send(outgoing.body.as_slice()) {
-            Ok(response) => self.read(response, BODY_BYTES_MAX + more, batch_url.is_some()),
+        match request.send(body) {
+            Ok(response) => self.read(response, BODY_BYTES_MAX + more, batch_uri.is_some()),
             Err(error) => self.failed(None, error),
         }
     }

@@ -34,9 +34,16 @@ pub struct Target {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Door {
-    url: String,
+    url: Address,
     /// Only the contract's paths have one.
-    batch_url: Option<String>,
+    batch_url: Option<Address>,
+}
+
+/// A URL, and what was read of it, so that no attempt reads it again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Address {
+    text: String,
+    uri: Uri,
 }
 
 impl Target {
@@ -81,26 +88,35 @@ impl Target {
             "" | "/" => Some(""),
             _ => path.strip_suffix(MILESTONES_PATH).or_else(|| path.strip_suffix(EVENTS_PATH)),
         };
-        let door = |single: &str, many: &str| match base {
-            Some(base) => Door {
-                url: format!("{origin}{base}{single}{query}"),
-                batch_url: Some(format!("{origin}{base}{many}{query}")),
-            },
-            None => Door { url: format!("{origin}{path}{query}"), batch_url: None },
+        let address = |path: &str| {
+            let text = format!("{origin}{path}{query}");
+            text.parse().map(|uri| Address { text, uri }).map_err(|_| invalid())
         };
-        let milestones = door(MILESTONES_PATH, batch::MILESTONES_PATH);
-        let events = door(EVENTS_PATH, batch::EVENTS_PATH);
+        let door = |single: &str, many: &str| match base {
+            Some(base) => Ok(Door {
+                url: address(&format!("{base}{single}"))?,
+                batch_url: Some(address(&format!("{base}{many}"))?),
+            }),
+            None => Ok(Door { url: address(path)?, batch_url: None }),
+        };
+        let milestones = door(MILESTONES_PATH, batch::MILESTONES_PATH)?;
+        let events = door(EVENTS_PATH, batch::EVENTS_PATH)?;
         Ok(Target { milestones, events, is_plain })
     }
 
     /// The URL of a route.
     pub fn url(&self, route: Route) -> &str {
-        &self.door(route).url
+        &self.door(route).url.text
+    }
+
+    /// The same as it was read.
+    pub fn uri(&self, route: Route) -> &Uri {
+        &self.door(route).url.uri
     }
 
     /// The URL of a route for batches, if the receiver can have one.
-    pub fn batch_url(&self, route: Route) -> Option<&str> {
-        self.door(route).batch_url.as_deref()
+    pub fn batch_uri(&self, route: Route) -> Option<&Uri> {
+        self.door(route).batch_url.as_ref().map(|it| &it.uri)
     }
 
     fn door(&self, route: Route) -> &Door {
@@ -149,11 +165,11 @@ mod tests {
             assert_eq!(urls(&format!("{base}/internal/events/ingest")), contract(base));
         }
         let target = Target::new("https://app.example/x/internal/events/ingest", "--url", false).unwrap();
-        let batch = target.batch_url(Route::Milestones);
-        assert_eq!(batch, Some("https://app.example/x/internal/milestones/ingest-batch"));
+        let batch = target.batch_uri(Route::Milestones).map(Uri::to_string);
+        assert_eq!(batch.as_deref(), Some("https://app.example/x/internal/milestones/ingest-batch"));
         let custom = "https://app.example/hook?a=b".to_owned();
         assert_eq!(urls(&custom), (custom.clone(), custom.clone()));
-        assert_eq!(Target::new(&custom, "--url", false).unwrap().batch_url(Route::Events), None);
+        assert_eq!(Target::new(&custom, "--url", false).unwrap().batch_uri(Route::Events), None);
     }
 
     #[test]

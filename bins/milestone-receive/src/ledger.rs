@@ -224,7 +224,7 @@ impl Ledger {
     }
 }
 
-fn draft<T: Entry>(entry: &T, outcome: Outcome, detail: Detail) -> Draft<'_> {
+fn draft<'e, T: Entry>(entry: &'e T, outcome: Outcome, detail: Detail<'e>) -> Draft<'e> {
     Draft {
         key: Some(entry.key().into()),
         scope: entry.scope(),

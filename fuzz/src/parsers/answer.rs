@@ -3,12 +3,12 @@
 //! An input is lines: status and letters for flags, `Retry-After`, `Date`, and then the body. An empty header is
 //! none.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use milepost::{
     Timestamp,
     delivery::{
-        Outgoing, Route, Sent,
+        Item, Outgoing, Route, Sent,
         backoff::{self, Schedule},
         verdict::{AckMode, Attempted, Fault, HttpAnswer, Judgement, Verdict, judge},
     },
@@ -84,16 +84,13 @@ pub fn run(input: &[u8]) {
 
 /// The same as the answer to two items at once.
 fn check_batch(attempted: &Attempted, answer: &HttpAnswer, mode: AckMode, now: Timestamp) {
-    let sent = |key: &str, id: &str| Sent { key: key.to_owned(), id: id.to_owned() };
-    let items = vec![sent("milestone:m1", "m1"), sent("milestone:m2", "m2")];
-    let outgoing = Outgoing {
-        ticket: 0,
-        route: Route::Milestones,
-        items,
-        is_batch: true,
-        webhook_id: String::new(),
-        body: Vec::new().into(),
+    let item = |key: &str, id: &str| {
+        let name = Sent { key: key.to_owned(), id: id.to_owned() };
+        let body = Ok(Vec::new());
+        Arc::new(Item { offset: 0, end: 0, scope: None, route: Route::Milestones, name, body })
     };
+    let items = vec![item("milestone:m1", "m1"), item("milestone:m2", "m2")];
+    let outgoing = Outgoing { ticket: 0, route: Route::Milestones, items, is_batch: true };
     let judged = outgoing.judge(attempted, mode, now);
     let Ok(items) = judged.items else { return };
     assert_eq!(items.len(), 2, "one for each");
@@ -103,12 +100,12 @@ fn check_batch(attempted: &Attempted, answer: &HttpAnswer, mode: AckMode, now: T
     assert_eq!(body["results"].as_array().map(Vec::len), Some(2));
     for (at, (item, sent)) in items.iter().zip(&outgoing.items).enumerate() {
         let result = &body["results"][at];
-        assert_eq!(result["idempotencyKey"], sent.key.as_str(), "each is named");
+        assert_eq!(result["idempotencyKey"], sent.key(), "each is named");
         match &item.verdict {
             Verdict::Acknowledged { duplicate, .. } => {
                 assert_eq!(result["status"], if *duplicate { "duplicate" } else { "accepted" });
                 assert!(
-                    [&result["milestoneId"], &result["eventId"]].contains(&&Value::from(sent.id.as_str()))
+                    [&result["milestoneId"], &result["eventId"]].contains(&&Value::from(sent.name.id.as_str()))
                 );
             }
             Verdict::Failed(Fault::Item) => assert_eq!(result["status"], "rejected"),

@@ -95,7 +95,7 @@ fn check_audited(event: &Event) {
     let draft = event.draft();
     let detail = match &draft.detail {
         Detail::Value(it) => canonical::to_vec(it),
-        Detail::Canonical(text) => text.clone().into_bytes(),
+        Detail::Canonical(text) => text.as_bytes().to_vec(),
     };
     let document: Value = serde_json::from_slice(&detail).expect("a detail is JSON");
     assert_eq!(canonical::to_vec(&document), detail, "and canonical");

@@ -19,7 +19,7 @@ mod window;
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -151,7 +151,7 @@ enum Origin {
 /// An item that is under way.
 #[derive(Clone, Debug)]
 struct Job {
-    item: Rc<Item>,
+    item: Arc<Item>,
     origin: Origin,
     is_probe: bool,
 }

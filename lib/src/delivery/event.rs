@@ -7,6 +7,9 @@
 //!
 //! Not here: what an event does to the state (`state`).
 
+use std::{fmt, io::Write as _, sync::LazyLock};
+
+use memchr::memmem::Finder;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -163,8 +166,9 @@ struct Record {
 }
 
 impl Detail {
-    /// The canonical text of an ordinary acknowledgement's detail, made without a document: there are very many.
-    fn plain(&self) -> Option<String> {
+    /// Appends the canonical text of an ordinary acknowledgement's detail, made without a document: there are very
+    /// many. Says false, and appends nothing, when it is none.
+    pub(super) fn write_plain(&self, out: &mut Vec<u8>) -> bool {
         let Detail {
             at, attempt, cursor, endpoint, queue, queue_offset, reason, receipt, status, tries, ..
         } = self;
@@ -172,29 +176,43 @@ impl Detail {
         let has_failed = self.fault.is_some() || self.due.is_some() || self.delay_ms.is_some();
         let is_odd = self.counted || self.own || self.alone || self.probe || self.ahead;
         if has_place || has_failed || is_odd || !self.answer.is_empty() {
-            return None;
+            return false;
         }
-        let mut out =
-            format!(r#"{{"at":"{at}","attempt":{attempt},"cursor":{cursor},"endpoint":"#).into_bytes();
-        canonical::write_string(endpoint, &mut out);
-        out.extend_from_slice(b",\"queue\":");
-        canonical::write_string(queue, &mut out);
-        out.extend_from_slice(format!(r#","queueOffset":{queue_offset},"reason":"#).as_bytes());
-        canonical::write_string(reason, &mut out);
+        // Numbers beyond what a double holds exactly would have another form.
+        let numbers = [*cursor, *queue_offset, receipt.as_ref().map_or(0, |it| it.seq)];
+        if numbers.iter().any(|it| *it > 1 << 53) {
+            return false;
+        }
+        let text = |name: &str, says: &str, out: &mut Vec<u8>| {
+            out.extend_from_slice(name.as_bytes());
+            canonical::write_string(says, out);
+        };
+        add(out, format_args!(r#"{{"at":"{at}","attempt":{attempt},"cursor":{cursor}"#));
+        text(",\"endpoint\":", endpoint, out);
+        text(",\"queue\":", queue, out);
+        add(out, format_args!(r#","queueOffset":{queue_offset}"#));
+        text(",\"reason\":", reason, out);
         if let Some(Receipt { seq, head }) = receipt {
-            out.extend_from_slice(b",\"receipt\":{\"head\":");
-            canonical::write_string(head, &mut out);
-            out.extend_from_slice(format!(r#","seq":{seq}}}"#).as_bytes());
+            text(",\"receipt\":{\"head\":", head, out);
+            add(out, format_args!(r#","seq":{seq}}}"#));
         }
         if let Some(status) = status {
-            out.extend_from_slice(format!(r#","status":{status}"#).as_bytes());
+            add(out, format_args!(r#","status":{status}"#));
         }
-        out.extend_from_slice(format!(r#","tries":{tries}}}"#).as_bytes());
-        // Numbers beyond what a double holds exactly would have another form.
-        let is_exact =
-            [*cursor, *queue_offset, receipt.as_ref().map_or(0, |it| it.seq)].iter().all(|it| *it <= 1 << 53);
-        String::from_utf8(out).ok().filter(|_| is_exact)
+        add(out, format_args!(r#","tries":{tries}}}"#));
+        true
     }
+
+    /// The same as a text of its own.
+    fn plain(&self) -> Option<String> {
+        let mut out = Vec::new();
+        if self.write_plain(&mut out) { String::from_utf8(out).ok() } else { None }
+    }
+}
+
+fn add(out: &mut Vec<u8>, text: fmt::Arguments<'_>) {
+    // A vector takes everything.
+    let _ = out.write_fmt(text);
 }
 
 impl Event {
@@ -202,7 +220,8 @@ impl Event {
     pub fn draft(&self) -> Draft<'_> {
         match self {
             Event::Item { outcome, key, scope, detail } => {
-                let detail = detail.plain().map_or_else(|| to_value(detail).into(), audit::Detail::Canonical);
+                let plain = detail.plain().map(|it| audit::Detail::Canonical(it.into()));
+                let detail = plain.unwrap_or_else(|| to_value(detail).into());
                 Draft {
                     key: key.as_deref().map(Into::into),
                     scope: scope.as_deref().map(Into::into),
@@ -229,7 +248,8 @@ impl Event {
     /// Reads an audit record back; `None` when it is not about this queue and endpoint.
     pub fn read(line: &[u8], queue: &str, endpoint: &str) -> Option<Event> {
         // Most records are other tools': look before parsing.
-        memchr::memmem::find(line, b"\"tool\":\"milestone-deliver\"")?;
+        static TOOL: LazyLock<Finder> = LazyLock::new(|| Finder::new("\"tool\":\"milestone-deliver\""));
+        TOOL.find(line)?;
         let record: Record = serde_json::from_slice(line).ok()?;
         if record.detail["queue"] != queue || record.detail["endpoint"] != endpoint {
             return None;

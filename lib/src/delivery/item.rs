@@ -7,10 +7,7 @@
 //!
 //! Not here: the form of the bodies (`ingest`), what a record is (`envelope`).
 
-use std::{
-    borrow::Cow,
-    sync::{Arc, LazyLock},
-};
+use std::{borrow::Cow, sync::LazyLock};
 
 use memchr::memmem::Finder;
 use serde::Deserialize;
@@ -94,7 +91,7 @@ pub struct Item {
     /// Its idempotency key, and what the receiver calls it.
     pub name: Sent,
     /// The bytes that are sent in every attempt; or one sentence that says why it can never be delivered.
-    pub body: Result<Arc<Vec<u8>>, String>,
+    pub body: Result<Vec<u8>, String>,
 }
 
 impl Item {
@@ -132,7 +129,7 @@ impl Item {
             let body = ingest::event_body(&key, plain.timestamp, &document);
             (Route::Events, plain.event_id, body)
         };
-        Ok(Item { offset, end, scope, route, name: Sent { key, id }, body: Ok(Arc::new(body)) })
+        Ok(Item { offset, end, scope, route, name: Sent { key, id }, body: Ok(body) })
     }
 
     /// The idempotency key.
@@ -182,13 +179,14 @@ fn quick(offset: u64, end: u64, line: &[u8]) -> Option<Item> {
     add(&["}],\"milestoneId\":", id.raw, ",\"nextAction\":", next_action.raw, ",\"riskStatus\":", risk.raw]);
     add(&[",\"scope\":", scope.raw, ",\"source\":", source.raw, ",\"timestampUtc\":", at.raw]);
     add(&["},\"idempotencyKey\":", key.raw, ",\"sentAtUtc\":", sent_at.raw, "}"]);
-    let is_time = Timestamp::parse_utc(&sent_at.says).is_ok_and(|it| it.to_string() == sent_at.says);
+    // Of so many characters the form is the one in which a time is always written.
+    let is_time = sent_at.says.len() == 24 && Timestamp::parse_utc(&sent_at.says).is_ok();
     if !is_time || id.says.is_empty() || !walk.rest().is_empty() {
         return None;
     }
     let scope = Some(scope.says.into_owned()).filter(|it| !it.is_empty());
     let name = Sent { key: key.says.into_owned(), id: id.says.into_owned() };
-    Some(Item { offset, end, scope, route: Route::Milestones, name, body: Ok(Arc::new(body)) })
+    Some(Item { offset, end, scope, route: Route::Milestones, name, body: Ok(body) })
 }
 
 #[cfg(test)]

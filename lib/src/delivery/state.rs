@@ -95,7 +95,7 @@ impl Cursor {
 }
 
 /// See [`State::last_ack`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LastAck {
     /// The key of the item.
@@ -205,9 +205,10 @@ impl State {
             Outcome::Acknowledged => {
                 self.settle(key, scope, detail, replayed);
                 let count = self.acks() + 1;
-                let receipt = detail.receipt.clone();
-                let idempotency_key = key.to_owned();
-                self.last_ack = Some(LastAck { idempotency_key, at_utc: detail.at, count, receipt });
+                let last = self.last_ack.get_or_insert_default();
+                key.clone_into(&mut last.idempotency_key);
+                last.receipt.clone_from(&detail.receipt);
+                (last.at_utc, last.count) = (detail.at, count);
                 self.breaker.count_acknowledged();
             }
             Outcome::DeadLettered => {

@@ -10,8 +10,9 @@
 //! - Whatever is in the dead letters or the audit counts; the state is only where reading back begins.
 //! - An acknowledgement costs no sync of its own: a group shares them.
 //! - What came of an item and is not on disk yet is sent again after a crash, with the same key and bytes.
+//! - The state is written only when all that led to it is on disk: whatever a `scribe` has is waited for.
 //!
-//! Not here: what happens (`engine`), what it changes (`state`).
+//! Not here: what happens (`engine`), what it changes (`state`), the records of a group (`group`).
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,15 +22,17 @@ use std::{
 use super::{
     Consumer,
     event::{Detail, Event, ResyncDetail},
+    group::Group,
     item::Head,
     lanes::LaneName,
+    scribe::{Scribe, Written},
     state::{State, VERSION},
 };
 use crate::{
     Error, Kind, Result, Timestamp,
     audit::{self, Outcome},
     envelope::DeadLetter,
-    journal::{Batch, Item as Found, Journal, JournalName, Position, Reader, Resync},
+    journal::{Item as Found, Journal, JournalName, Position, Reader, Resync},
     logs::Logs,
     state_file::{self, Loaded},
 };
@@ -38,6 +41,8 @@ use crate::{
 const GROUP_MAX: usize = 4096;
 /// The most bytes of dead letters of a group.
 const GROUP_BYTES_MAX: usize = 2 << 20;
+/// A group of so many events is worth a thread of its own: the engine goes on meanwhile.
+const LARGE: usize = GROUP_MAX / 4;
 /// How long an event waits for its group.
 const GROUP_WAIT: Duration = Duration::from_millis(100);
 /// How long the state file may lag behind the audit while much is going on: it costs more syncs than the audit.
@@ -50,12 +55,16 @@ const ROOM_BYTES: u64 = 4 << 20;
 pub(super) struct Store {
     consumer: Consumer,
     dead_letters: Journal,
-    entries: Vec<(Event, Option<Box<DeadLetter>>)>,
-    bytes: usize,
+    group: Group,
+    scribe: Option<Scribe>,
+    /// The room of a group that was written.
+    spare: Option<Group>,
+    /// The logical end of the audit after what was written last.
+    audit_end: Option<u64>,
     since: Option<Timestamp>,
     /// Events of the next group. The first one is alone, so that an audit that cannot be written is found
     /// after one attempt, not after hundreds.
-    group: usize,
+    group_max: usize,
     /// Events that are durable, but not in the state file yet.
     unsaved: usize,
     saved: Option<Timestamp>,
@@ -84,10 +93,12 @@ impl Store {
         let mut store = Store {
             consumer: consumer.clone(),
             dead_letters,
-            entries: Vec::new(),
-            bytes: 0,
+            group: Group::default(),
+            scribe: None,
+            spare: None,
+            audit_end: None,
             since: None,
-            group: 1,
+            group_max: 1,
             unsaved: 0,
             saved: None,
             is_dirty: note.is_some(),
@@ -159,8 +170,7 @@ impl Store {
 
     /// Adds what happened to the group; a dead letter is given its place when the group is written.
     pub fn push(&mut self, event: Event, dead: Option<DeadLetter>, now: Timestamp) {
-        self.bytes += dead.as_ref().map_or(0, |it| it.envelope().payload.get().len() + 4096);
-        self.entries.push((event, dead.map(Box::new)));
+        self.group.push(event, dead);
         self.since.get_or_insert(now);
         self.is_dirty = true;
     }
@@ -172,8 +182,8 @@ impl Store {
 
     /// Whether the group should be written now.
     pub fn is_due(&self, now: Timestamp) -> bool {
-        self.entries.len() >= self.group
-            || self.bytes >= GROUP_BYTES_MAX
+        self.group.len() >= self.group_max
+            || self.group.dead_bytes() >= GROUP_BYTES_MAX
             || self.since.is_some_and(|it| now < it || now.since(it) >= GROUP_WAIT)
     }
 
@@ -191,7 +201,8 @@ impl Store {
     pub fn commit_group(&mut self, state: &mut State, now: Timestamp) -> Result<()> {
         let is_recent = self.saved.is_some_and(|it| now >= it && now.since(it) < SAVE_EVERY);
         if is_recent {
-            return self.write_events(state);
+            let is_large = self.group.len() >= LARGE && !self.group.has_dead();
+            return if is_large { self.give_to_scribe(state) } else { self.write_events(state) };
         }
         self.saved = Some(now);
         self.commit_rest(state)
@@ -212,41 +223,61 @@ impl Store {
         Ok(())
     }
 
-    fn write_events(&mut self, state: &mut State) -> Result<()> {
-        let logs = self.consumer.logs();
-        if !self.entries.is_empty() {
-            let mut batch = Batch::default();
-            if self.entries.iter().any(|(_, dead)| dead.is_some()) {
-                let mut writer = self.dead_letters.write()?;
-                let start = writer.end();
-                for (event, dead) in &mut self.entries {
-                    if let Some(dead) = dead {
-                        let mut line = Vec::with_capacity(1024);
-                        dead.write_line(&mut line).map_err(|it| {
-                            Error::new(Kind::BadData, self.dead_letters.name().file(), it.to_string())
-                        })?;
-                        if let Event::Item { detail, .. } = event {
-                            detail.journal = Some(self.dead_letters.name().as_str().to_owned());
-                            detail.offset = Some(start + batch.bytes());
-                        }
-                        batch.push(&line);
-                    }
-                    batch.audit(event.draft());
-                }
-                writer.append(&batch)?;
-                state.dead_letter_offset = writer.end();
-            } else {
-                let drafts: Vec<_> = self.entries.iter().map(|(event, _)| event.draft()).collect();
-                audit::append(logs, &drafts).map_err(|it| it.error)?;
-            }
-            // Others may have appended since; of this queue and endpoint only we write.
-            state.audit_offset = Reader::open_at(logs, &JournalName::audit(), 0)?.end();
-        }
-        self.unsaved += self.entries.len();
-        self.entries.clear();
-        self.bytes = 0;
+    /// Has the group written while the engine goes on. Waits for the one before.
+    fn give_to_scribe(&mut self, state: &mut State) -> Result<()> {
+        self.wait()?;
+        let Some(mut scribe) = self.scribe.take().or_else(|| Scribe::start(self.consumer.logs())) else {
+            return self.write_events(state);
+        };
+        let spare = self.spare.take().unwrap_or_default();
+        let group = std::mem::replace(&mut self.group, spare);
+        self.was_taken(group.len());
+        scribe.give(group);
+        self.scribe = Some(scribe);
+        Ok(())
+    }
+
+    /// Waits until what the scribe has is on disk.
+    fn wait(&mut self) -> Result<()> {
+        let written = self.scribe.as_mut().and_then(Scribe::wait);
+        written.map_or(Ok(()), |it| self.take_back(it))
+    }
+
+    /// Finds out, before anything is sent, whether the scribe could not write.
+    pub fn check(&mut self) -> Result<()> {
+        let written = self.scribe.as_mut().and_then(Scribe::poll);
+        written.map_or(Ok(()), |it| self.take_back(it))
+    }
+
+    fn take_back(&mut self, (mut group, end): Written) -> Result<()> {
+        self.audit_end = Some(end?);
+        group.clear();
+        self.spare = Some(group);
+        Ok(())
+    }
+
+    /// The group is on its way to the disk, or there.
+    fn was_taken(&mut self, events: usize) {
+        self.unsaved += events;
         self.since = None;
-        self.group = (self.group * 2).min(GROUP_MAX);
+        self.group_max = (self.group_max * 2).min(GROUP_MAX);
+    }
+
+    fn write_events(&mut self, state: &mut State) -> Result<()> {
+        self.wait()?;
+        if !self.group.is_empty() {
+            if self.group.has_dead() {
+                state.dead_letter_offset = self.group.append_with_dead(&self.dead_letters)?;
+                // Others may have appended since; of this queue and endpoint only we write.
+                let audit = JournalName::audit();
+                self.audit_end = Some(Reader::open_at(self.consumer.logs(), &audit, 0)?.end());
+            } else {
+                self.audit_end = Some(self.group.append(self.consumer.logs())?);
+            }
+        }
+        state.audit_offset = self.audit_end.unwrap_or(state.audit_offset);
+        self.was_taken(self.group.len());
+        self.group.clear();
         Ok(())
     }
 

@@ -230,11 +230,13 @@ fn judge_answer(answer: &HttpAnswer, id: &str, mode: AckMode, now: Timestamp) ->
         reason,
         status: Some(status),
         answer: shortened(&said),
-        retry_after: answer
-            .retry_after
-            .as_deref()
-            .and_then(|it| backoff::retry_after(it, answer.date.as_deref(), now)),
+        retry_after: retry_after(answer, now),
     }
+}
+
+/// How long the receiver asked us to wait.
+pub(super) fn retry_after(answer: &HttpAnswer, now: Timestamp) -> Option<Duration> {
+    answer.retry_after.as_deref().and_then(|it| backoff::retry_after(it, answer.date.as_deref(), now))
 }
 
 fn judge_success(contract: Option<&ingest::Answer>, id: &str, mode: AckMode) -> (Verdict, &'static str) {

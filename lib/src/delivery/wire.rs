@@ -8,11 +8,11 @@
 //!
 //! Not here: what an answer means (`verdict`), the threads (`couriers`), signing and HTTP (the tool).
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
 use super::{
-    item::Route,
-    verdict::{self, AckMode, Attempted, Fault, Judgement, Verdict},
+    item::{Item, Route},
+    verdict::{self, AckMode, Attempted, Fault, HttpAnswer, Judgement, Verdict},
 };
 use crate::{
     Timestamp,
@@ -35,14 +35,10 @@ pub struct Outgoing {
     pub ticket: u64,
     /// Which door it goes to.
     pub route: Route,
-    /// The items in it.
-    pub items: Vec<Sent>,
+    /// The items in it, each with a body.
+    pub items: Vec<Arc<Item>>,
     /// Whether it goes to the door for batches.
     pub is_batch: bool,
-    /// The message's id in Standard Webhooks, without a full stop.
-    pub webhook_id: String,
-    /// The bytes to be signed and sent.
-    pub body: Arc<Vec<u8>>,
 }
 
 /// What came of a request.
@@ -88,22 +84,37 @@ impl Judged {
 }
 
 impl Outgoing {
+    /// The message's id in Standard Webhooks, without a full stop.
+    pub fn webhook_id(&self) -> String {
+        let keys: Vec<&str> = self.items.iter().map(|it| it.key()).collect();
+        // That of a single item is that of a batch with it alone.
+        ingest::batch::webhook_id(&keys)
+    }
+
+    /// The bytes to be signed and sent.
+    pub fn body(&self) -> Cow<'_, [u8]> {
+        let bodies: Vec<&[u8]> = self.items.iter().filter_map(|it| it.body.as_deref().ok()).collect();
+        match bodies.first() {
+            Some(body) if !self.is_batch => Cow::Borrowed(body),
+            _ => Cow::Owned(ingest::batch::body(bodies)),
+        }
+    }
+
     /// Judges what the attempt that ended `now` came to.
     pub fn judge(&self, attempted: &Attempted, mode: AckMode, now: Timestamp) -> Judged {
         let answer = match attempted {
             Attempted::Answered(answer) => Some(answer),
             _ => None,
         };
-        let id = self.items.first().map_or("", |it| it.id.as_str());
-        // Of a batch no item has this id, so the whole is never taken for an acknowledgement of one.
-        let whole = verdict::judge(attempted, if self.is_batch { "" } else { id }, mode, now);
         let items = if self.is_batch {
-            match answer.filter(|it| (200..300).contains(&it.status)) {
-                Some(it) => self.results(&it.body, &whole).ok_or(whole),
-                None => Err(whole),
-            }
+            let judging = answer.filter(|it| (200..300).contains(&it.status));
+            // No item has this id, so the whole is never taken for an acknowledgement of one.
+            judging
+                .and_then(|it| self.results(it, now))
+                .ok_or_else(|| verdict::judge(attempted, "", mode, now))
         } else {
-            Ok(vec![whole])
+            let id = self.items.first().map_or("", |it| it.name.id.as_str());
+            Ok(vec![verdict::judge(attempted, id, mode, now)])
         };
         Judged {
             at: now,
@@ -115,12 +126,13 @@ impl Outgoing {
         }
     }
 
-    fn results(&self, body: &[u8], whole: &Judgement) -> Option<Vec<Judgement>> {
-        let keys: Vec<&str> = self.items.iter().map(|it| it.key.as_str()).collect();
-        let answer = BatchAnswer::parse(body, &keys)?;
+    fn results(&self, whole: &HttpAnswer, now: Timestamp) -> Option<Vec<Judgement>> {
+        let keys: Vec<&str> = self.items.iter().map(|it| it.key()).collect();
+        let answer = BatchAnswer::parse(&whole.body, &keys)?;
+        let (status, retry_after) = (Some(whole.status), verdict::retry_after(whole, now));
         let mut judgements = Vec::with_capacity(keys.len());
-        for (sent, result) in self.items.iter().zip(answer.results) {
-            let is_about = result.is_about(&sent.id);
+        for (item, result) in self.items.iter().zip(answer.results) {
+            let is_about = result.is_about(&item.name.id);
             let (verdict, reason) = match result.status {
                 Status::Accepted if is_about => {
                     (Verdict::Acknowledged { duplicate: false, receipt: result.receipt }, "accepted")
@@ -132,12 +144,11 @@ impl Outgoing {
                 _ => return None,
             };
             let answer = verdict::shortened(&result.reason.unwrap_or_default());
-            let (status, retry_after) = (whole.status, whole.retry_after);
             judgements.push(Judgement { verdict, reason, status, answer, retry_after, is_gone: false });
         }
         // That no more are wanted is said once.
         if let Some(last) = judgements.last_mut() {
-            last.is_gone = whole.is_gone;
+            last.is_gone = whole.disable;
         }
         Some(judgements)
     }

@@ -27,9 +27,13 @@ pub const HEADER: &str = "x-milestone-batch";
 pub const BODY_BYTES_MAX: usize = 8 << 20;
 
 /// The body of a batch: `{"items":[…]}`. Each item is the body of a single request, which is canonical.
-pub fn body<T: AsRef<[u8]>>(items: impl IntoIterator<Item = T>) -> Vec<u8> {
-    let mut body = b"{\"items\":[".to_vec();
-    for (at, item) in items.into_iter().enumerate() {
+pub fn body<T: AsRef<[u8]>>(items: impl IntoIterator<Item = T, IntoIter: Clone>) -> Vec<u8> {
+    const START: &[u8] = b"{\"items\":[";
+    let items = items.into_iter();
+    let length: usize = items.clone().map(|it| body_grows_by(it.as_ref().len())).sum();
+    let mut body = Vec::with_capacity(START.len() + length + 2);
+    body.extend_from_slice(START);
+    for (at, item) in items.enumerate() {
         if at > 0 {
             body.push(b',');
         }

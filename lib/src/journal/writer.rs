@@ -228,7 +228,8 @@ impl<'d> Batch<'d> {
     /// `name`: so the audit's chain says what was in the journal, not only where. Whoever gives a detail as text has
     /// put the fingerprint into it.
     fn attested(&self, name: &JournalName, base: u64) -> Cow<'_, [Draft<'d>]> {
-        let tells = |it: &Detail| matches!(it, Detail::Value(detail) if detail["journal"] == name.as_str());
+        let tells =
+            |it: &Detail<'_>| matches!(it, Detail::Value(detail) if detail["journal"] == name.as_str());
         if !self.drafts.iter().any(|it| tells(&it.detail)) {
             return Cow::Borrowed(&self.drafts);
         }

@@ -166,6 +166,8 @@ pub struct Wire<'a> {
     pub luck: Dice,
     /// How many items a batch may have, as it is announced.
     pub batch: Option<usize>,
+    /// How long the answer to an item takes.
+    pub takes: Duration,
     /// Panics in this post, after the answer was made: the process dies with the answer unread.
     pub die_in: Option<usize>,
     pub said: Vec<(Level, String)>,
@@ -183,6 +185,7 @@ impl<'a> Wire<'a> {
             couriers: 1,
             luck: Dice(1),
             batch: None,
+            takes: Duration::from_millis(7),
             die_in: None,
             said: Vec::new(),
         }
@@ -257,9 +260,10 @@ impl Wire<'_> {
     }
 
     pub fn post(&mut self, outgoing: &Outgoing) -> Attempted {
-        let body: Value = serde_json::from_slice(&outgoing.body).unwrap();
+        let bytes = outgoing.body();
+        let body: Value = serde_json::from_slice(&bytes).unwrap();
         if !outgoing.is_batch {
-            let answer = self.answer_to(&body, &outgoing.body);
+            let answer = self.answer_to(&body, &bytes);
             return match answer {
                 Attempted::Answered(it) => {
                     let batch = self.batch.map(|it| it.to_string());
@@ -292,7 +296,7 @@ impl Wire<'_> {
             body: bytes.to_vec(),
         };
         self.posts.push(posted.clone());
-        self.now = self.now.plus(Duration::from_millis(7));
+        self.now = self.now.plus(self.takes);
         let answer = (self.answer)(&posted);
         if self.die_in == Some(self.posts.len()) {
             panic::resume_unwind(Box::new("killed"));

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     panic::{self, AssertUnwindSafe},
+    time::Duration,
 };
 
 use milepost::{
@@ -168,6 +169,40 @@ fn whatever_write_or_sync_fails_all_ends_settled_in_order() {
             bench.forget_state();
         }
         assert_eq!(bench.drain(&mut wire).pending, 0, "{fail_at}");
+        drop(wire);
+        check(&bench, &items, &receiver);
+    }
+}
+
+/// Groups so large that another thread writes them while the engine goes on.
+#[test]
+fn whatever_fails_while_large_groups_are_written_all_ends_settled_in_order() {
+    let items: Vec<_> = (0..5000).map(|it| (format!("m{it}"), format!("s{}", it % 700))).collect();
+    let mut operations = None;
+    for seed in 0..7 {
+        let bench = Bench::new();
+        bench.enqueue(&items);
+        let mut receiver = Receiver::default();
+        let mut wire = Wire::new(|it| receiver.take(it));
+        (wire.couriers, wire.batch, wire.takes) = (4, Some(128), Duration::ZERO);
+        // The first life tells how many operations there are; in the others one of the last of them fails.
+        let left = operations.map(|all: u64| all - 1 - seed);
+        let disk = left.map_or_else(DyingDisk::healthy, DyingDisk::after);
+        let logs = bench.logs.clone().on_disk(disk.clone());
+        let consumer = Consumer::new(&logs, JournalName::internal("milestone-delivery-queue"), "").unwrap();
+        let ran = run(&consumer, Settings { concurrency: wire.couriers, ..settings() }, &mut wire);
+        if operations.is_none() {
+            assert_eq!(ran.unwrap().delivered, 5000);
+            let all = disk.operations();
+            assert!(all < 120, "{all} operations: the groups were small");
+            operations = Some(all);
+        } else {
+            assert!(ran.is_err(), "{left:?}");
+            if seed % 2 == 0 {
+                bench.forget_state();
+            }
+            assert_eq!(bench.drain(&mut wire).pending, 0, "{left:?}");
+        }
         drop(wire);
         check(&bench, &items, &receiver);
     }

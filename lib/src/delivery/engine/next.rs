@@ -8,7 +8,7 @@
 //!
 //! Not here: what comes of it (`outcome`).
 
-use std::{collections::BTreeSet, rc::Rc, sync::Arc};
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{Engine, Job, Next, Order, Origin, PASSED_MAX, PROBE_RECORDS_MAX, Sweep, World, pace::RUN_MAX};
 use crate::{
@@ -19,9 +19,8 @@ use crate::{
         event::{Detail, Event},
         item::{Head, Item},
         lanes::{LANES_MAX, LaneName},
-        wire::Sent,
     },
-    identity, ingest,
+    ingest,
     journal::{self, Item as Found, Reader},
 };
 
@@ -208,7 +207,13 @@ impl Engine {
     fn read_ahead(&mut self, now: Timestamp, world: &mut impl World) -> Result<bool> {
         let wanted = self.pace.allowed().saturating_sub(self.under_way.items);
         let mut passed = 0;
+        // Who has no run to make may find one further on, when all lanes here are under way.
+        let has_idle = self.under_way.runs.len() < self.pace.couriers();
         while self.window.offered() < wanted && !self.window.is_full() {
+            let is_in_vain = has_idle && self.window.offered() == 0;
+            if !is_in_vain && self.window.is_enough(self.pace.allowed()) {
+                break;
+            }
             if passed >= PASSED_MAX {
                 self.pass_blocked();
                 return Ok(true);
@@ -282,7 +287,7 @@ impl Engine {
         while heads.len() < budget
             && let Some(number) = self.window.take(&self.state.retries)
         {
-            match self.window.item(number).map(Rc::clone) {
+            match self.window.item(number).map(Arc::clone) {
                 Some(item) if item.body.is_err() => self.quarantine_entry(number, &item, now, world)?,
                 _ => heads.push(number),
             }
@@ -316,7 +321,7 @@ impl Engine {
         let mut run = Vec::new();
         let mut bytes = 0;
         while let Some(number) = next.pop_first() {
-            let Some(item) = self.window.item(number).map(Rc::clone) else { continue };
+            let Some(item) = self.window.item(number).map(Arc::clone) else { continue };
             // One that can never be delivered is looked after when it comes first.
             let Ok(body) = &item.body else { continue };
             bytes += ingest::batch::body_grows_by(body.len());
@@ -340,7 +345,7 @@ impl Engine {
         is_probe: bool,
         world: &mut impl World,
     ) -> Result<Next> {
-        self.hand_over(vec![Job { item: Rc::new(item), origin, is_probe }], false, world)?;
+        self.hand_over(vec![Job { item: Arc::new(item), origin, is_probe }], false, world)?;
         Ok(Next::Started)
     }
 
@@ -348,35 +353,17 @@ impl Engine {
     fn hand_over(&mut self, jobs: Vec<Job>, as_batch: bool, world: &mut impl World) -> Result<()> {
         self.check_room()?;
         let run = self.under_way.number();
-        if as_batch && jobs.len() > 1 {
-            let items: Vec<Sent> = jobs.iter().map(|it| it.item.name.clone()).collect();
-            let keys: Vec<&str> = items.iter().map(|it| it.key.as_str()).collect();
-            let outgoing = Outgoing {
-                ticket: self.under_way.number(),
-                route: jobs.first().map_or(Route::Milestones, |it| it.item.route),
-                is_batch: true,
-                webhook_id: ingest::batch::webhook_id(&keys),
-                body: Arc::new(ingest::batch::body(
-                    jobs.iter().filter_map(|it| it.item.body.as_deref().ok()),
-                )),
-                items,
-            };
-            self.under_way.add(outgoing.ticket, run, jobs);
-            return world.start(vec![outgoing]);
-        }
-        let mut requests = Vec::with_capacity(jobs.len());
-        for job in jobs {
-            let Ok(body) = job.item.body.clone() else { continue };
-            let outgoing = Outgoing {
-                ticket: self.under_way.number(),
-                route: job.item.route,
-                is_batch: false,
-                webhook_id: identity::webhook_id(&identity::trace_id(job.item.key())),
-                body,
-                items: vec![job.item.name.clone()],
-            };
-            self.under_way.add(outgoing.ticket, run, vec![job]);
-            requests.push(outgoing);
+        let is_batch = as_batch && jobs.len() > 1;
+        let most = if is_batch { jobs.len() } else { 1 };
+        let mut requests = Vec::with_capacity(jobs.len().div_ceil(most.max(1)));
+        let mut jobs = jobs.into_iter().peekable();
+        while let Some(first) = jobs.peek() {
+            let route = first.item.route;
+            let trip: Vec<Job> = jobs.by_ref().take(most).collect();
+            let items = trip.iter().map(|it| Arc::clone(&it.item)).collect();
+            let ticket = self.under_way.number();
+            self.under_way.add(ticket, run, trip);
+            requests.push(Outgoing { ticket, route, items, is_batch });
         }
         world.start(requests)
     }

@@ -34,7 +34,7 @@ impl Engine {
             self.store.commit(&mut self.state)?;
             self.has_room = true;
         }
-        Ok(())
+        self.store.check()
     }
 
     /// These were taken back before they were sent.

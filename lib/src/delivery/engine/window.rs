@@ -12,7 +12,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
-    rc::Rc,
+    sync::Arc,
 };
 
 use crate::delivery::{
@@ -24,6 +24,11 @@ use crate::delivery::{
 const ENTRIES_MAX: usize = 16_384;
 /// The most bytes of bodies that are read ahead.
 const BYTES_MAX: usize = 8 << 20;
+/// So many times what may be under way is enough while there is something for everybody to do: more of it would only
+/// be in the way, in memory and in the processor's caches.
+const ENOUGH: usize = 2;
+/// The least that is enough.
+const ENOUGH_MIN: usize = 512;
 
 /// The number of an entry: it grows by one for each record, and is not used again.
 pub(super) type Number = u64;
@@ -33,9 +38,14 @@ pub(super) struct Window {
     entries: VecDeque<Entry>,
     /// Number of the first entry.
     first: Number,
-    lanes: HashMap<Rc<LaneName>, Queued>,
+    lanes: HashMap<Arc<LaneName>, usize>,
+    /// What is queued in the lanes, by their numbers in `lanes`, which are used again.
+    queued: Vec<Queued>,
+    /// Numbers of lanes that are not used.
+    spare: Vec<usize>,
     /// Entries that are the first of a lane of which none is under way.
     offered: BTreeSet<Number>,
+    unsettled: usize,
     bytes: usize,
 }
 
@@ -48,16 +58,24 @@ struct Entry {
 
 #[derive(Debug)]
 struct Unsettled {
-    item: Rc<Item>,
-    lane: Rc<LaneName>,
+    item: Arc<Item>,
+    lane: usize,
     is_sent: bool,
 }
 
 /// The unsettled entries of a lane, in order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queued {
+    name: Arc<LaneName>,
     numbers: VecDeque<Number>,
     under_way: usize,
+}
+
+impl Queued {
+    /// Where in the lane an entry stands: nearly always at its head.
+    fn place(&self, number: Number) -> Option<usize> {
+        if self.numbers.front() == Some(&number) { Some(0) } else { self.numbers.binary_search(&number).ok() }
+    }
 }
 
 impl Window {
@@ -69,6 +87,11 @@ impl Window {
         self.entries.len() >= ENTRIES_MAX || self.bytes >= BYTES_MAX
     }
 
+    /// Whether there is enough to choose from when so many items may be under way, and nobody waits in vain.
+    pub fn is_enough(&self, allowed: usize) -> bool {
+        self.unsettled >= allowed.saturating_mul(ENOUGH).max(ENOUGH_MIN)
+    }
+
     /// How many entries may be sent now, each of another lane; some of them may turn out to wait for a retry.
     pub fn offered(&self) -> usize {
         self.offered.len()
@@ -76,7 +99,7 @@ impl Window {
 
     /// How many entries are not settled.
     pub fn unsettled(&self) -> u64 {
-        self.lanes.values().map(|it| it.numbers.len() as u64).sum()
+        self.unsettled as u64
     }
 
     /// Adds a record that there is nothing to do about.
@@ -87,16 +110,32 @@ impl Window {
     /// Adds an item.
     pub fn push(&mut self, item: Item, lane: LaneName) {
         let number = self.first + self.entries.len() as u64;
-        let lane = Rc::new(lane);
-        let queued = self.lanes.entry(Rc::clone(&lane)).or_default();
+        let lane = match self.lanes.get(&lane) {
+            Some(lane) => *lane,
+            None => self.new_lane(lane),
+        };
+        let Some(queued) = self.queued.get_mut(lane) else { return };
         if queued.numbers.is_empty() {
             self.offered.insert(number);
         }
         queued.numbers.push_back(number);
+        self.unsettled += 1;
         self.bytes += bytes_of(&item);
         let end = item.end;
-        let unsettled = Some(Unsettled { item: Rc::new(item), lane, is_sent: false });
+        let unsettled = Some(Unsettled { item: Arc::new(item), lane, is_sent: false });
         self.entries.push_back(Entry { end, unsettled });
+    }
+
+    fn new_lane(&mut self, name: LaneName) -> usize {
+        let name = Arc::new(name);
+        let queued = Queued { name: Arc::clone(&name), numbers: VecDeque::new(), under_way: 0 };
+        let lane = self.spare.pop().unwrap_or(self.queued.len());
+        match self.queued.get_mut(lane) {
+            Some(it) => *it = queued,
+            None => self.queued.push(queued),
+        }
+        self.lanes.insert(name, lane);
+        lane
     }
 
     /// Takes the first entry that is offered and whose lane does not wait for a retry.
@@ -113,13 +152,12 @@ impl Window {
 
     /// The next unsettled entry of the same lane, which may follow this one in the same run.
     pub fn follower(&self, number: Number) -> Option<Number> {
-        let queued = self.lanes.get(&self.unsettled_at(number)?.lane)?;
-        let at = queued.numbers.binary_search(&number).ok()?;
-        queued.numbers.get(at + 1).copied()
+        let queued = self.queued.get(self.unsettled_at(number)?.lane)?;
+        queued.numbers.get(queued.place(number)? + 1).copied()
     }
 
     /// The item of an entry.
-    pub fn item(&self, number: Number) -> Option<&Rc<Item>> {
+    pub fn item(&self, number: Number) -> Option<&Arc<Item>> {
         self.unsettled_at(number).map(|it| &it.item)
     }
 
@@ -132,9 +170,9 @@ impl Window {
     pub fn send(&mut self, number: Number) {
         let Some(it) = self.unsettled_at_mut(number) else { return };
         it.is_sent = true;
-        let lane = Rc::clone(&it.lane);
+        let lane = it.lane;
         self.offered.remove(&number);
-        if let Some(queued) = self.lanes.get_mut(&lane) {
+        if let Some(queued) = self.queued.get_mut(lane) {
             queued.under_way += 1;
         }
     }
@@ -143,42 +181,52 @@ impl Window {
     pub fn unsend(&mut self, number: Number) {
         let Some(it) = self.unsettled_at_mut(number).filter(|it| it.is_sent) else { return };
         it.is_sent = false;
-        let lane = Rc::clone(&it.lane);
-        if let Some(queued) = self.lanes.get_mut(&lane) {
+        let lane = it.lane;
+        if let Some(queued) = self.queued.get_mut(lane) {
             queued.under_way -= 1;
         }
-        self.wake(&lane);
+        self.offer_of(lane);
     }
 
     /// Notes that the mark may pass an entry: it is settled, or its lane waits for its retry.
     pub fn settle(&mut self, number: Number) {
         let index = self.index(number);
         let Some(it) = self.entries.get_mut(index).and_then(|it| it.unsettled.take()) else { return };
+        self.unsettled -= 1;
         self.bytes -= bytes_of(&it.item);
-        self.offered.remove(&number);
-        if let Some(queued) = self.lanes.get_mut(&it.lane) {
-            if let Ok(at) = queued.numbers.binary_search(&number) {
-                queued.numbers.remove(at);
-            }
-            queued.under_way -= usize::from(it.is_sent);
-            if queued.numbers.is_empty() {
-                self.lanes.remove(&it.lane);
-            }
+        if !it.is_sent {
+            self.offered.remove(&number);
         }
-        self.wake(&it.lane);
+        let Some(queued) = self.queued.get_mut(it.lane) else { return };
+        if let Some(at) = queued.place(number) {
+            queued.numbers.remove(at);
+        }
+        queued.under_way -= usize::from(it.is_sent);
+        if queued.numbers.is_empty() {
+            self.lanes.remove(&queued.name);
+            self.spare.push(it.lane);
+        } else {
+            self.offer_of(it.lane);
+        }
     }
 
     /// Offers the first entry of a lane, if none of it is under way.
     pub fn wake(&mut self, lane: &LaneName) {
-        if let Some(queued) = self.lanes.get(lane).filter(|it| it.under_way == 0) {
-            self.offered.extend(queued.numbers.front());
+        if let Some(lane) = self.lanes.get(lane) {
+            self.offer_of(*lane);
         }
     }
 
     /// Offers the first entry of every lane of which none is under way.
     pub fn wake_all(&mut self) {
-        let free = self.lanes.values().filter(|it| it.under_way == 0);
+        let free = self.queued.iter().filter(|it| it.under_way == 0);
         self.offered.extend(free.filter_map(|it| it.numbers.front()));
+    }
+
+    fn offer_of(&mut self, lane: usize) {
+        if let Some(queued) = self.queued.get(lane).filter(|it| it.under_way == 0) {
+            self.offered.extend(queued.numbers.front());
+        }
     }
 
     /// Lets the mark pass the settled entries at the front; returns where it stands then.
@@ -223,5 +271,5 @@ impl Window {
 }
 
 fn bytes_of(item: &Item) -> usize {
-    item.body.as_ref().map_or(0, |it| it.len())
+    item.body.as_ref().map_or(0, Vec::len)
 }
