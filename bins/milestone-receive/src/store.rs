@@ -2,7 +2,7 @@
 //!
 //! Requests wait in a bounded channel. The thread takes whatever waits, appends what is new of it with one
 //! sync, and only then answers all of them: under load many requests share each sync, and a single one
-//! waits for nobody.
+//! waits for nobody (`gather`).
 //!
 //! # Invariants
 //! - `Accepted` is answered when the line and its audit record are on disk, `Duplicate` when the first one's
@@ -12,6 +12,8 @@
 //! - Whoever has gone is not stored: an overloaded store does no work that nobody waits for.
 //!
 //! Not here: deciding who is new (`ledger`), checking requests (`ingest`), what readers see (`feed`).
+
+mod gather;
 
 use std::{
     path::Path,
@@ -30,6 +32,7 @@ use milepost::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use self::gather::{Bell, Gathering, Sleep};
 use crate::{
     dead_letters::DeadLetters,
     feed::{Feed, Published},
@@ -128,6 +131,7 @@ impl Answers {
 #[derive(Clone, Debug)]
 pub struct Store {
     jobs: mpsc::Sender<Job>,
+    bell: Arc<Bell>,
     trouble: Arc<Mutex<Option<Trouble>>>,
 }
 
@@ -176,7 +180,7 @@ impl Store {
         messages: Messages,
     ) -> Result<(Store, Running)> {
         let journal = |name, describe| Journal::new(logs, JournalName::internal(name), describe);
-        let trouble = Arc::default();
+        let (trouble, bell) = (Arc::default(), Arc::<Bell>::default());
         // No longer than what waits for answers, and that is bounded.
         let (decided, answers) = mpsc::unbounded_channel();
         let mut keeper = Keeper {
@@ -188,6 +192,7 @@ impl Store {
             metrics: Arc::clone(metrics),
             messages,
             trouble: Arc::clone(&trouble),
+            bell: Arc::clone(&bell),
             decided,
         };
         keeper.settle_all()?;
@@ -200,7 +205,7 @@ impl Store {
                 keeper.run(waiting);
             })
             .map_err(|it| Error::new(Kind::Temporary, "", "cannot start the store's thread").because(it))?;
-        Ok((Store { jobs, trouble }, Running { thread, ended, usher: Usher(answers) }))
+        Ok((Store { jobs, bell, trouble }, Running { thread, ended, usher: Usher(answers) }))
     }
 
     /// Offers things of about so many bytes together; waits until they are decided, each in its place. Who stops
@@ -209,6 +214,7 @@ impl Store {
         let count = offers.len();
         let (reply, answers) = oneshot::channel();
         let sent = self.jobs.send(Job::Store { offers, bytes, reply }).await;
+        self.bell.ring(self.jobs.max_capacity() - self.jobs.capacity());
         let answers = if sent.is_ok() { answers.await.ok() } else { None };
         answers.unwrap_or_else(|| vec![Answer::Unavailable; count])
     }
@@ -244,6 +250,7 @@ struct Keeper {
     metrics: Arc<Metrics>,
     messages: Messages,
     trouble: Arc<Mutex<Option<Trouble>>>,
+    bell: Arc<Bell>,
     decided: mpsc::UnboundedSender<Decided>,
 }
 
@@ -259,7 +266,7 @@ impl Keeper {
     }
 
     fn run(&mut self, mut waiting: mpsc::Receiver<Job>) {
-        let mut next = Vec::new();
+        let (mut next, mut gathering) = (Vec::new(), Gathering::default());
         // As many as may wait: what is too much for one batch of the journal, the ledger divides.
         while waiting.blocking_recv_many(&mut next, WAITING_MAX) > 0 {
             let mut jobs = Vec::with_capacity(next.len());
@@ -276,6 +283,7 @@ impl Keeper {
             if is_probed && jobs.is_empty() {
                 self.look();
             }
+            let (answered, sleep) = (jobs.len(), Sleep::measure());
             // Of long requests a few make a batch: whoever is first should not wait for all of them.
             while !jobs.is_empty() {
                 let mut bytes = 0;
@@ -286,6 +294,9 @@ impl Keeper {
                 let rest = jobs.split_off(ends.map_or(jobs.len(), |it| it + 1));
                 self.commit(jobs);
                 jobs = rest;
+            }
+            if let Some(wait) = gathering.after(answered, waiting.len(), sleep.length()) {
+                gathering.ended(self.bell.wait(wait, || waiting.len()));
             }
         }
         self.feed.remember();
