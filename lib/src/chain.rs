@@ -122,13 +122,7 @@ impl Chain {
 
 /// The `hash` of a record, from its `prev` and its canonical form without `hash`.
 pub fn link(prev: &str, canonical: &[u8]) -> String {
-    link_parts(prev, &[canonical])
-}
-
-/// The same of a canonical form in parts, which need not be joined for it.
-pub fn link_parts(prev: &str, canonical: &[&[u8]]) -> String {
-    let hash = Sha256::new().chain_update(prev);
-    hex(&canonical.iter().fold(hash, Sha256::chain_update).finalize())
+    hex(&Sha256::new().chain_update(prev).chain_update(canonical).finalize())
 }
 
 #[cfg(test)]

@@ -26,7 +26,6 @@ use milepost::{
     Result, Timestamp,
     cli::Messages,
     event::RiskStatus,
-    ingest::Receipt,
     journal::{self, Journal, Lines, Position, Reader, keep_in_quarantine},
     logs::Logs,
     state_file::{self, Loaded},
@@ -104,21 +103,21 @@ struct View {
 
 /// A milestone that was just appended.
 #[derive(Debug)]
-pub struct Published {
+pub struct Published<'l> {
     /// The logical offset of its line.
     pub offset: u64,
     /// The logical offset behind it.
     pub end: u64,
+    /// Its number.
+    pub seq: u64,
     /// When it happened.
     pub time: Timestamp,
-    /// Its scope.
-    pub scope: String,
+    /// The hash of its scope ([`latest::scope_hash`]).
+    pub scope: &'l str,
     /// Its risk status.
     pub risk: RiskStatus,
-    /// Its place in the chain.
-    pub receipt: Receipt,
     /// The line.
-    pub line: Vec<u8>,
+    pub line: &'l [u8],
 }
 
 /// A line of the last minutes, and the item that it becomes when the first reader asks for it.
@@ -286,21 +285,28 @@ impl Feed {
         Ok(())
     }
 
-    /// Publishes what was appended, in order, right behind what is known.
-    pub fn publish(&self, published: impl Iterator<Item = Published>) {
+    /// Publishes what was appended, in order, right behind what is known; `head` is the hash of the last line.
+    pub fn publish<'l>(&self, published: impl ExactSizeIterator<Item = Published<'l>>, head: String) {
         let mut state = self.state();
         let mut last = None;
-        for it in published {
-            let Published { offset, end, time, scope, risk, receipt: Receipt { seq, head }, line } = it;
-            state.latest.add(Place { time, seq, offset }, &scope, risk);
+        // Of very many the last push out the first, and everything before.
+        let surplus = published.len().saturating_sub(RECENT_MAX);
+        if surplus > 0 {
+            state.forget_recent();
+        }
+        for (at, it) in published.enumerate() {
+            let Published { offset, end, seq, time, scope, risk, line } = it;
+            state.latest.add_hashed(Place { time, seq, offset }, scope, risk);
             state.blocks.add(seq, offset, time);
             state.days.add(time, risk);
             state.end = end;
-            state.head = head;
             last = Some(seq);
-            state.remember(Recent { seq, line, item: OnceCell::new() });
+            if at >= surplus {
+                state.remember(Recent { seq, line: line.to_vec(), item: OnceCell::new() });
+            }
         }
         if let Some(seq) = last {
+            state.head = head;
             self.last.send_replace(seq);
         }
     }
@@ -424,8 +430,7 @@ impl Feed {
         state.blocks.add(line.seq, offset, place.time);
         state.days.add(place.time, line.event.risk_status);
         state.head = line.hash;
-        state.recent.clear();
-        state.recent_bytes = 0;
+        state.forget_recent();
         self.last.send_replace(line.seq);
         true
     }
@@ -632,6 +637,11 @@ impl State {
             || filter.since.is_some_and(|since| list.first().is_some_and(|it| it.time < since));
         let found: Vec<Place> = list.iter().filter(is_asked).copied().collect();
         (is_all || found.len() > limit).then(|| Found::of(found, limit))
+    }
+
+    fn forget_recent(&mut self) {
+        self.recent.clear();
+        self.recent_bytes = 0;
     }
 
     fn remember(&mut self, recent: Recent) {

@@ -36,7 +36,7 @@ use self::gather::{Bell, Gathering, Sleep};
 use crate::{
     dead_letters::DeadLetters,
     feed::{Feed, Published},
-    ledger::{Appended, Decision, Ledger},
+    ledger::{Appended, AppendedEntry, Decision, Ledger},
     metrics::Metrics,
     reason::Kept,
     record::{self, Entry, Milestone, OtherEvent, Refused},
@@ -357,7 +357,7 @@ impl Keeper {
             let rest = milestones.split_off(decisions.len());
             let (now, later) = places.split_at(decisions.len());
             settle(decisions, now, &milestones, &mut answers, &mut refusals);
-            self.publish(milestones, appended);
+            self.publish(&milestones, appended);
             (milestones, places) = (rest, later);
         }
         let mut places = &of_events[..];
@@ -390,19 +390,21 @@ impl Keeper {
     }
 
     /// Tells readers of what was appended.
-    fn publish(&self, milestones: Vec<Milestone>, appended: Vec<Appended>) {
-        let Some(last) = appended.last() else { return };
-        let end = last.end;
+    fn publish(&self, milestones: &[Milestone], appended: Appended) {
+        let Appended { entries, lines, head } = appended;
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return };
+        let (start, end) = (first.offset, last.end);
         // What an earlier batch left on disk when it failed comes first, in order.
-        if appended.first().is_some_and(|it| it.offset == self.feed.bytes()) {
-            let mut milestones = milestones.into_iter().enumerate();
-            let published = appended.into_iter().filter_map(|it| {
-                let (_, milestone) = milestones.find(|(at, _)| *at == it.at)?;
-                let Appended { offset, end, receipt, line, .. } = it;
-                let Milestone { time, scope, risk, .. } = milestone;
-                Some(Published { offset, end, time, scope, risk, receipt, line })
+        if start == self.feed.bytes() {
+            let mut rest = &lines[..];
+            let published = entries.iter().map(|it| {
+                let AppendedEntry { at, offset, end, seq } = *it;
+                let Milestone { time, hashes, risk, .. } = &milestones[at];
+                let line;
+                (line, rest) = rest.split_at(usize::try_from(end - offset).unwrap_or(rest.len()));
+                Published { offset, end, seq, time: *time, scope: &hashes.scope, risk: *risk, line }
             });
-            self.feed.publish(published);
+            self.feed.publish(published, head);
         }
         if self.feed.bytes() < end
             && let Err(error) = self.feed.catch_up()
