@@ -671,3 +671,36 @@ impl State {
         self.recent.iter().skip(at).take(PAGE_ITEMS_MAX).take_while(fits).map(|it| it.item(show)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_in_memory_however_many_come_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = Logs::open(Some(dir.path()), "test").unwrap();
+        let feed = Feed::new(crate::store::feed_journal(&logs), ShowEvidence::Full, Messages::new("test"));
+        let mut last = 0;
+        for count in [3, RECENT_MAX + 500, 7, RECENT_MAX] {
+            let of = |seq: u64| Published {
+                offset: seq,
+                end: seq + 1,
+                seq,
+                time: Timestamp::from_millis(0),
+                scope: "s",
+                risk: RiskStatus::OnTrack,
+                line: b"line\n",
+            };
+            let published: Vec<_> = (last + 1..).map(of).take(count).collect();
+            feed.publish(published.into_iter(), format!("head {count}"));
+            last += count as u64;
+            assert_eq!(feed.head(), (last, format!("head {count}")));
+            let state = feed.state();
+            let first = last + 1 - state.recent.len() as u64;
+            assert!(state.recent.iter().map(|it| it.seq).eq(first..=last));
+            assert_eq!(state.recent.len() as u64, last.min(RECENT_MAX as u64));
+            assert_eq!(state.recent_bytes, state.recent.len() * 5);
+        }
+    }
+}

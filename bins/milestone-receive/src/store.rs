@@ -295,6 +295,7 @@ impl Keeper {
                 self.commit(jobs);
                 jobs = rest;
             }
+            // Those who were just answered may be here in a moment, and share the next syncs.
             if let Some(wait) = gathering.after(answered, waiting.len(), sleep.length()) {
                 gathering.ended(self.bell.wait(wait, || waiting.len()));
             }
