@@ -181,10 +181,17 @@ impl Detail<'static> {
         seq: Option<u64>,
         fingerprint: Option<&str>,
     ) -> Detail<'static> {
-        let fingerprint = fingerprint.map(|it| format!("\"fingerprint\":\"{it}\",")).unwrap_or_default();
-        let seq = seq.map(|it| format!(",\"seq\":{it}")).unwrap_or_default();
-        // The name of a journal of ours needs no escaping.
-        let text = format!("{{{fingerprint}\"journal\":\"{journal}\",\"offset\":{offset}{seq}}}");
+        // Written piece by piece: a receiver makes one for each event. The journal's name needs no escaping.
+        let mut text = String::with_capacity(128);
+        text.push('{');
+        if let Some(it) = fingerprint {
+            text.extend(["\"fingerprint\":\"", it, "\","]);
+        }
+        text.extend(["\"journal\":\"", journal.as_str(), "\",\"offset\":", &offset.to_string()]);
+        if let Some(it) = seq {
+            text.extend([",\"seq\":", &it.to_string()]);
+        }
+        text.push('}');
         Detail::Canonical(text.into())
     }
 }
@@ -330,7 +337,9 @@ fn write_record(lines: &mut Vec<u8>, draft: &Draft<'_>, tool: &str, timestamp: &
     text(Some(chain.prev()), record);
     record.extend_from_slice(b",\"scope\":");
     text(draft.scope.as_deref(), record);
-    record.extend_from_slice(format!(",\"seq\":{},\"timestamp\":", chain.seq + 1).as_bytes());
+    record.extend_from_slice(b",\"seq\":");
+    record.extend_from_slice((chain.seq + 1).to_string().as_bytes());
+    record.extend_from_slice(b",\"timestamp\":");
     text(Some(timestamp), record);
     record.extend_from_slice(b",\"tool\":");
     text(Some(tool), record);

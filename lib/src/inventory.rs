@@ -6,7 +6,7 @@
 //!
 //! Not here: what is in them.
 
-use std::{collections::BTreeSet, fs, io, path::Path};
+use std::{collections::BTreeSet, io, path::Path};
 
 use crate::{Error, Result, emit, journal::JournalName, logs::Logs};
 
@@ -90,7 +90,7 @@ pub fn deliverers(logs: &Logs, queue: &JournalName) -> Result<BTreeSet<String>> 
 /// The names in a folder; none when it is absent.
 fn files_of(dir: &Path) -> Result<Vec<String>> {
     let failed = |it| Error::io("cannot list the folder", dir, it);
-    let entries = match fs::read_dir(dir) {
+    let entries = match crate::logs::entries(dir) {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(failed)?,
     };

@@ -167,3 +167,12 @@ impl Logs {
 }
 
 const HOW_TO_NAME: &str = "name the folder with --logs or $MILESTONE_LOGS";
+/// What is in a folder. Opening one may be interrupted, and the standard library tries again only with files.
+pub fn entries(dir: &Path) -> io::Result<fs::ReadDir> {
+    loop {
+        match fs::read_dir(dir) {
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
+    }
+}

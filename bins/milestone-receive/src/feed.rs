@@ -26,7 +26,6 @@ use milepost::{
     Result, Timestamp,
     cli::Messages,
     event::RiskStatus,
-    ingest::Receipt,
     journal::{self, Journal, Lines, Position, Reader, keep_in_quarantine},
     logs::Logs,
     state_file::{self, Loaded},
@@ -104,21 +103,21 @@ struct View {
 
 /// A milestone that was just appended.
 #[derive(Debug)]
-pub struct Published {
+pub struct Published<'l> {
     /// The logical offset of its line.
     pub offset: u64,
     /// The logical offset behind it.
     pub end: u64,
+    /// Its number.
+    pub seq: u64,
     /// When it happened.
     pub time: Timestamp,
-    /// Its scope.
-    pub scope: String,
+    /// The hash of its scope ([`latest::scope_hash`]).
+    pub scope: &'l str,
     /// Its risk status.
     pub risk: RiskStatus,
-    /// Its place in the chain.
-    pub receipt: Receipt,
     /// The line.
-    pub line: Vec<u8>,
+    pub line: &'l [u8],
 }
 
 /// A line of the last minutes, and the item that it becomes when the first reader asks for it.
@@ -286,21 +285,28 @@ impl Feed {
         Ok(())
     }
 
-    /// Publishes what was appended, in order, right behind what is known.
-    pub fn publish(&self, published: impl Iterator<Item = Published>) {
+    /// Publishes what was appended, in order, right behind what is known; `head` is the hash of the last line.
+    pub fn publish<'l>(&self, published: impl ExactSizeIterator<Item = Published<'l>>, head: String) {
         let mut state = self.state();
         let mut last = None;
-        for it in published {
-            let Published { offset, end, time, scope, risk, receipt: Receipt { seq, head }, line } = it;
-            state.latest.add(Place { time, seq, offset }, &scope, risk);
+        // Of very many the last push out the first, and everything before.
+        let surplus = published.len().saturating_sub(RECENT_MAX);
+        if surplus > 0 {
+            state.forget_recent();
+        }
+        for (at, it) in published.enumerate() {
+            let Published { offset, end, seq, time, scope, risk, line } = it;
+            state.latest.add_hashed(Place { time, seq, offset }, scope, risk);
             state.blocks.add(seq, offset, time);
             state.days.add(time, risk);
             state.end = end;
-            state.head = head;
             last = Some(seq);
-            state.remember(Recent { seq, line, item: OnceCell::new() });
+            if at >= surplus {
+                state.remember(Recent { seq, line: line.to_vec(), item: OnceCell::new() });
+            }
         }
         if let Some(seq) = last {
+            state.head = head;
             self.last.send_replace(seq);
         }
     }
@@ -424,8 +430,7 @@ impl Feed {
         state.blocks.add(line.seq, offset, place.time);
         state.days.add(place.time, line.event.risk_status);
         state.head = line.hash;
-        state.recent.clear();
-        state.recent_bytes = 0;
+        state.forget_recent();
         self.last.send_replace(line.seq);
         true
     }
@@ -634,6 +639,11 @@ impl State {
         (is_all || found.len() > limit).then(|| Found::of(found, limit))
     }
 
+    fn forget_recent(&mut self) {
+        self.recent.clear();
+        self.recent_bytes = 0;
+    }
+
     fn remember(&mut self, recent: Recent) {
         self.recent_bytes += recent.line.len();
         self.recent.push_back(recent);
@@ -659,5 +669,38 @@ impl State {
             fits
         };
         self.recent.iter().skip(at).take(PAGE_ITEMS_MAX).take_while(fits).map(|it| it.item(show)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_lines_are_in_memory_however_many_come_at_a_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = Logs::open(Some(dir.path()), "test").unwrap();
+        let feed = Feed::new(crate::store::feed_journal(&logs), ShowEvidence::Full, Messages::new("test"));
+        let mut last = 0;
+        for count in [3, RECENT_MAX + 500, 7, RECENT_MAX] {
+            let of = |seq: u64| Published {
+                offset: seq,
+                end: seq + 1,
+                seq,
+                time: Timestamp::from_millis(0),
+                scope: "s",
+                risk: RiskStatus::OnTrack,
+                line: b"line\n",
+            };
+            let published: Vec<_> = (last + 1..).map(of).take(count).collect();
+            feed.publish(published.into_iter(), format!("head {count}"));
+            last += count as u64;
+            assert_eq!(feed.head(), (last, format!("head {count}")));
+            let state = feed.state();
+            let first = last + 1 - state.recent.len() as u64;
+            assert!(state.recent.iter().map(|it| it.seq).eq(first..=last));
+            assert_eq!(state.recent.len() as u64, last.min(RECENT_MAX as u64));
+            assert_eq!(state.recent_bytes, state.recent.len() * 5);
+        }
     }
 }

@@ -143,22 +143,26 @@ impl Lists {
 impl Latest {
     /// Adds a milestone.
     pub fn add(&mut self, place: Place, scope: &str, risk: RiskStatus) {
+        self.add_hashed(place, &scope_hash(scope), risk);
+    }
+
+    /// The same, by the hash of its scope.
+    pub fn add_hashed(&mut self, place: Place, scope: &str, risk: RiskStatus) {
         self.overall.add(place, risk);
-        let hash = hash(scope);
-        if let Some(lists) = self.by_scope.get_mut(&hash) {
+        if let Some(lists) = self.by_scope.get_mut(scope) {
             lists.add(place, risk);
         } else if !self.any_dropped {
             // Once any scope was dropped, an unknown one may have a past: its lists are made when asked for.
             let mut lists = Lists::default();
             lists.add(place, risk);
-            self.keep(hash, lists);
+            self.keep(scope.to_owned(), lists);
         }
     }
 
     /// The newest places, of one scope or all, of one risk status or all.
     pub fn newest(&self, scope: Option<&str>, risk: Option<RiskStatus>) -> Answer<'_> {
         let Some(scope) = scope else { return Answer::Known(self.overall.of(risk)) };
-        match self.by_scope.get(&hash(scope)) {
+        match self.by_scope.get(&scope_hash(scope)) {
             Some(lists) => Answer::Known(lists.of(risk)),
             None if self.any_dropped => Answer::Dropped,
             None => Answer::Known(&NOTHING),
@@ -172,7 +176,7 @@ impl Latest {
 
     /// Takes over lists that were made by reading the whole feed.
     pub fn restore(&mut self, scope: &str, lists: Lists) {
-        self.keep(hash(scope), lists);
+        self.keep(scope_hash(scope), lists);
     }
 
     fn keep(&mut self, hash: String, lists: Lists) {
@@ -187,7 +191,7 @@ impl Latest {
 }
 
 /// A name that nobody can make two scopes share, of the same length for all.
-fn hash(scope: &str) -> String {
+pub fn scope_hash(scope: &str) -> String {
     identity::trace_id(scope)
 }
 

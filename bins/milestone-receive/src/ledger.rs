@@ -16,7 +16,7 @@ use milepost::{
     clock,
     index::{Index, KeysOf},
     ingest::Receipt,
-    journal::{Batch, Journal, Lines, Writer},
+    journal::{Batch, Digest, Journal, Lines, Writer},
 };
 use serde_json::json;
 
@@ -42,19 +42,28 @@ pub enum Decision {
     Conflict(u64),
 }
 
+/// Lines that were appended, one behind the other.
+#[derive(Debug, Default)]
+pub struct Appended {
+    /// What each of them is.
+    pub entries: Vec<AppendedEntry>,
+    /// All of them.
+    pub lines: Vec<u8>,
+    /// The hash of the last.
+    pub head: String,
+}
+
 /// A line that was appended.
 #[derive(Debug)]
-pub struct Appended {
+pub struct AppendedEntry {
     /// Which of the offered entries it is.
     pub at: usize,
     /// Its logical offset.
     pub offset: u64,
     /// The logical offset behind it.
     pub end: u64,
-    /// Its place in the chain.
-    pub receipt: Receipt,
-    /// The line itself.
-    pub line: Vec<u8>,
+    /// Its number.
+    pub seq: u64,
 }
 
 /// Where an identity was found.
@@ -77,7 +86,7 @@ impl Ledger {
 
     /// Appends the entries that are new, as many as make one batch. Decisions are about the first of `offered`,
     /// in order; whoever has more comes again.
-    pub fn append<T: Entry>(&mut self, offered: &[T]) -> Result<(Vec<Decision>, Vec<Appended>)> {
+    pub fn append<T: Entry>(&mut self, offered: &[T]) -> Result<(Vec<Decision>, Appended)> {
         let mut writer = self.journal.write()?;
         // Taken out, and put back at the end: whatever fails in between leaves none.
         let mut index = self.index_behind(&writer)?;
@@ -86,10 +95,11 @@ impl Ledger {
         let now = clock::now().to_string();
         let mut lines = self.journal.lines();
         let mut batch = Batch::default();
-        let mut appended: Vec<Appended> = Vec::with_capacity(offered.len());
+        let mut appended: Vec<AppendedEntry> = Vec::with_capacity(offered.len());
         // By name, which of `appended`.
-        let mut pending: HashMap<String, Vec<usize>> = HashMap::with_capacity(offered.len());
+        let mut pending: HashMap<Digest, Vec<usize>> = HashMap::with_capacity(offered.len());
         let mut decisions = Vec::with_capacity(offered.len());
+        let mut line = Vec::new();
 
         for (at, entry) in offered.iter().enumerate() {
             if batch.is_full() {
@@ -97,8 +107,8 @@ impl Ledger {
             }
             let names = entry.names();
             let of_batch = names.iter().filter_map(|it| pending.get(it)).flatten().find_map(|it| {
-                let Appended { at, offset, receipt, .. } = &appended[*it];
-                let first = &offered[*at];
+                let AppendedEntry { at, offset, .. } = &appended[*it];
+                let (first, Decision::New(receipt)) = (&offered[*at], &decisions[*at]) else { return None };
                 let found = Found { same: first.is_same(entry), offset: *offset, receipt: receipt.clone() };
                 first.is_kin(entry).then_some(found)
             });
@@ -116,30 +126,30 @@ impl Ledger {
                 None => {
                     let seq = chain.seq + 1;
                     let offset = self.end + batch.bytes();
-                    let (line, head) =
-                        entry.to_line(seq, &now, chain.prev()).map_err(|it| self.cannot_write(it))?;
+                    let head = entry
+                        .write_line(seq, &now, chain.prev(), &mut line)
+                        .map_err(|it| self.cannot_write(it))?;
                     batch.push(&line);
                     let detail = Detail::of_record(self.journal.name(), offset, Some(seq), Some(&line));
                     batch.audit(draft(entry, Outcome::Appended, detail));
                     chain = Chain { seq, head: head.clone() };
-                    let receipt = Receipt { seq, head };
-                    for name in names {
-                        pending.entry(name).or_default().push(appended.len());
+                    for name in names.iter() {
+                        pending.entry(*name).or_default().push(appended.len());
                     }
-                    let end = offset + line.len() as u64;
-                    appended.push(Appended { at, offset, end, receipt: receipt.clone(), line });
-                    Decision::New(receipt)
+                    appended.push(AppendedEntry { at, offset, end: offset + line.len() as u64, seq });
+                    Decision::New(Receipt { seq, head })
                 }
             });
         }
 
+        let head = chain.head.clone();
         batch.chain_ends(chain);
         if !batch.is_empty() {
             writer.append(&batch)?;
         }
         for (name, entries) in &pending {
             for it in entries {
-                index.add_key(name, appended[*it].offset, self.end);
+                index.add_digest(name, appended[*it].offset, self.end);
             }
         }
         if let Some(last) = appended.last() {
@@ -150,7 +160,7 @@ impl Ledger {
         if index.settle().is_ok() {
             self.index = Some(index);
         }
-        Ok((decisions, appended))
+        Ok((decisions, Appended { entries: appended, lines: batch.into_lines(), head }))
     }
 
     /// Where the record is that `is_it` and has this name, if there is one.
@@ -228,6 +238,7 @@ fn draft<'e, T: Entry>(entry: &'e T, outcome: Outcome, detail: Detail<'e>) -> Dr
     Draft {
         key: Some(entry.key().into()),
         scope: entry.scope(),
+        trace_id: entry.trace_id().map(Into::into),
         ..Draft::new(Action::Receive, outcome, detail)
     }
 }
@@ -237,10 +248,10 @@ fn find<T: Entry>(
     lines: &mut Lines,
     index: &mut Index,
     entry: &T,
-    names: &[String],
+    names: &[Digest],
 ) -> Result<Option<Found>> {
     for name in names {
-        for offset in index.find(name)? {
+        for offset in index.find_digest(name)? {
             // A hit is a hint: only the record itself is believed.
             let Some(line) = lines.get(offset)? else { continue };
             let Some((stored, receipt)) = T::from_line(&line) else { continue };

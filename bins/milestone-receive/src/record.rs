@@ -21,7 +21,7 @@ use milepost::{
     event::{MilestoneEvent, RiskStatus},
     identity,
     ingest::Receipt,
-    journal::Described,
+    journal::{self, Described, Digest},
     queue,
     text::quoted,
 };
@@ -30,6 +30,7 @@ use serde_json::Value;
 
 use crate::{
     item::{ShowEvidence, hide},
+    latest,
     reason::Kept,
 };
 
@@ -57,6 +58,28 @@ pub struct Milestone {
     pub canonical: Vec<u8>,
     /// The event as a line has it, its fields in the order of the schema.
     pub stored: Vec<u8>,
+    /// The hashes by which it is known.
+    pub hashes: Hashes,
+}
+
+/// What is hashed of a milestone's key, id and scope: made where it is examined, since all of them are stored by one
+/// thread.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hashes {
+    /// Of its names in the index.
+    names: Vec<Digest>,
+    /// The trace of its key.
+    trace_id: String,
+    /// [`latest::scope_hash`].
+    pub scope: String,
+}
+
+impl Hashes {
+    /// Those of a milestone with this key, id and scope.
+    pub fn new(key: &str, id: &str, scope: &str) -> Hashes {
+        let names = milestone_names(key, id).iter().map(|it| journal::digest(it.as_bytes())).collect();
+        Hashes { names, trace_id: identity::trace_id(key), scope: latest::scope_hash(scope) }
+    }
 }
 
 impl Milestone {
@@ -67,7 +90,8 @@ impl Milestone {
         let mut stored = Vec::with_capacity(512);
         event.write_json(&mut stored);
         let MilestoneEvent { milestone_id: id, scope, timestamp_utc: time, risk_status: risk, .. } = event;
-        Milestone { key, sent_at, id, scope, time, risk, canonical, stored }
+        let hashes = Hashes::new(&key, &id, &scope);
+        Milestone { key, sent_at, id, scope, time, risk, canonical, stored, hashes }
     }
 }
 
@@ -99,8 +123,8 @@ pub struct Refused {
 
 /// What the journals of accepted events have in common: identity, and a line.
 pub trait Entry: Sized {
-    /// The names under which the index may find whatever shares its identity. Others may have one too.
-    fn names(&self) -> Vec<String>;
+    /// The names under which the index may find whatever shares its identity, as digests. Others may have one too.
+    fn names(&self) -> Cow<'_, [Digest]>;
     /// Whether the two have an identity in common.
     fn is_kin(&self, other: &Self) -> bool;
     /// Whether this is the same event.
@@ -109,10 +133,18 @@ pub trait Entry: Sized {
     fn key(&self) -> &str;
     /// The scope that it is audited under.
     fn scope(&self) -> Option<Cow<'_, str>>;
+    /// The trace of its key, if it was made already.
+    fn trace_id(&self) -> Option<&str>;
     /// What to call it in a sentence.
     fn title(&self) -> String;
-    /// The line at `seq`, received at this time, and its hash.
-    fn to_line(&self, seq: u64, received_at: &str, prev: &str) -> serde_json::Result<(Vec<u8>, String)>;
+    /// Puts the line at `seq`, received at this time, into `line`, instead of what is there; returns its hash.
+    fn write_line(
+        &self,
+        seq: u64,
+        received_at: &str,
+        prev: &str,
+        line: &mut Vec<u8>,
+    ) -> serde_json::Result<String>;
     /// Reads a line, with its receipt.
     fn from_line(line: &[u8]) -> Option<(Self, Receipt)>;
     /// The request as it is kept when it is refused.
@@ -132,8 +164,8 @@ struct FeedLine<E> {
 }
 
 impl Entry for Milestone {
-    fn names(&self) -> Vec<String> {
-        milestone_names(&self.key, &self.id)
+    fn names(&self) -> Cow<'_, [Digest]> {
+        Cow::Borrowed(&self.hashes.names)
     }
 
     fn is_kin(&self, other: &Milestone) -> bool {
@@ -152,6 +184,10 @@ impl Entry for Milestone {
         Some(self.scope.as_str().into())
     }
 
+    fn trace_id(&self) -> Option<&str> {
+        Some(&self.hashes.trace_id)
+    }
+
     fn title(&self) -> String {
         let words = format!("milestone {}", quoted(&self.id));
         // Either of the two may be the one that is known.
@@ -162,51 +198,47 @@ impl Entry for Milestone {
         }
     }
 
-    fn to_line(&self, seq: u64, received_at: &str, prev: &str) -> serde_json::Result<(Vec<u8>, String)> {
+    fn write_line(
+        &self,
+        seq: u64,
+        received_at: &str,
+        prev: &str,
+        line: &mut Vec<u8>,
+    ) -> serde_json::Result<String> {
         let seq = seq.to_string();
-        let text = |text: &str| {
-            let mut out = Vec::with_capacity(text.len() + 2);
-            canonical::write_string(text, &mut out);
-            out
-        };
-        let (key, sent_at) = (text(&self.key), text(&self.sent_at));
-        // As `sealed` does it, but both forms are there already.
-        let hash = chain::link_parts(
-            prev,
-            &[
-                b"{\"event\":",
-                &self.canonical,
-                b",\"idempotencyKey\":",
-                &key,
-                b",\"prev\":\"",
-                prev.as_bytes(),
-                b"\",\"receivedAtUtc\":\"",
-                received_at.as_bytes(),
-                b"\",\"sentAtUtc\":",
-                &sent_at,
-                b",\"seq\":",
-                seq.as_bytes(),
-                b"}",
-            ],
-        );
-        let parts: [&[u8]; 15] = [
-            b"{\"seq\":",
-            seq.as_bytes(),
-            b",\"receivedAtUtc\":\"",
-            received_at.as_bytes(),
-            b"\",\"idempotencyKey\":",
-            &key,
-            b",\"sentAtUtc\":",
-            &sent_at,
-            b",\"event\":",
-            &self.stored,
-            b",\"prev\":\"",
-            prev.as_bytes(),
-            b"\",\"hash\":\"",
-            hash.as_bytes(),
-            b"\"}\n",
-        ];
-        Ok((parts.concat(), hash))
+        // As `sealed` does it, but both forms are there already. First what is hashed, then the line in its place.
+        line.clear();
+        line.extend_from_slice(b"{\"event\":");
+        line.extend_from_slice(&self.canonical);
+        line.extend_from_slice(b",\"idempotencyKey\":");
+        canonical::write_string(&self.key, line);
+        line.extend_from_slice(b",\"prev\":\"");
+        line.extend_from_slice(prev.as_bytes());
+        line.extend_from_slice(b"\",\"receivedAtUtc\":\"");
+        line.extend_from_slice(received_at.as_bytes());
+        line.extend_from_slice(b"\",\"sentAtUtc\":");
+        canonical::write_string(&self.sent_at, line);
+        line.extend_from_slice(b",\"seq\":");
+        line.extend_from_slice(seq.as_bytes());
+        line.push(b'}');
+        let hash = chain::link(prev, line);
+
+        line.clear();
+        line.extend_from_slice(b"{\"seq\":");
+        line.extend_from_slice(seq.as_bytes());
+        line.extend_from_slice(b",\"receivedAtUtc\":\"");
+        line.extend_from_slice(received_at.as_bytes());
+        line.extend_from_slice(b"\",\"idempotencyKey\":");
+        canonical::write_string(&self.key, line);
+        line.extend_from_slice(b",\"sentAtUtc\":");
+        canonical::write_string(&self.sent_at, line);
+        line.extend_from_slice(b",\"event\":");
+        line.extend_from_slice(&self.stored);
+        line.extend_from_slice(b",\"prev\":\"");
+        line.extend_from_slice(prev.as_bytes());
+        line.extend_from_slice(b"\"}");
+        end_with_hash(line, &hash);
+        Ok(hash)
     }
 
     fn from_line(line: &[u8]) -> Option<(Milestone, Receipt)> {
@@ -267,8 +299,8 @@ struct NewEventLine<'a> {
 }
 
 impl Entry for OtherEvent {
-    fn names(&self) -> Vec<String> {
-        vec![key_name(&self.key)]
+    fn names(&self) -> Cow<'_, [Digest]> {
+        Cow::Owned(vec![journal::digest(key_name(&self.key).as_bytes())])
     }
 
     fn is_kin(&self, other: &OtherEvent) -> bool {
@@ -289,12 +321,22 @@ impl Entry for OtherEvent {
         queue::scope_of(&self.envelope).map(Into::into)
     }
 
+    fn trace_id(&self) -> Option<&str> {
+        None
+    }
+
     fn title(&self) -> String {
         format!("event {}", quoted(&self.key))
     }
 
-    fn to_line(&self, seq: u64, received_at: &str, prev: &str) -> serde_json::Result<(Vec<u8>, String)> {
-        sealed(
+    fn write_line(
+        &self,
+        seq: u64,
+        received_at: &str,
+        prev: &str,
+        line: &mut Vec<u8>,
+    ) -> serde_json::Result<String> {
+        let (sealed, hash) = sealed(
             prev,
             &NewEventLine {
                 seq,
@@ -304,7 +346,9 @@ impl Entry for OtherEvent {
                 envelope: &self.envelope,
                 prev,
             },
-        )
+        )?;
+        *line = sealed;
+        Ok(hash)
     }
 
     fn from_line(line: &[u8]) -> Option<(OtherEvent, Receipt)> {
@@ -483,8 +527,9 @@ mod tests {
     fn a_feed_line_has_its_fields_in_the_fixed_order_and_continues_the_chain() {
         let mut chain = Chain::default();
         for id in ["a", "b\u{1f600}"] {
-            let (line, hash) =
-                milestone(id).to_line(chain.seq + 1, &clock::now().to_string(), chain.prev()).unwrap();
+            let mut line = b"another one".to_vec();
+            let now = clock::now().to_string();
+            let hash = milestone(id).write_line(chain.seq + 1, &now, chain.prev(), &mut line).unwrap();
             let text = String::from_utf8(line.clone()).unwrap();
             let order = ["seq", "receivedAtUtc", "idempotencyKey", "sentAtUtc", "event", "prev", "hash"];
             let places: Vec<_> =
@@ -499,7 +544,9 @@ mod tests {
 
     #[test]
     fn a_line_whose_hash_is_not_its_own_is_no_record() {
-        let (line, _) = milestone("a").to_line(1, &clock::now().to_string(), chain::FIRST_PREV).unwrap();
+        let mut line = Vec::new();
+        let now = clock::now().to_string();
+        milestone("a").write_line(1, &now, chain::FIRST_PREV, &mut line).unwrap();
         let forged = String::from_utf8(line).unwrap().replace("\"claim\":\"c\"", "\"claim\":\"d\"");
         assert_eq!(describe_milestone(forged.trim_end().as_bytes()), None);
     }

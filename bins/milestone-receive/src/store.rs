@@ -2,7 +2,7 @@
 //!
 //! Requests wait in a bounded channel. The thread takes whatever waits, appends what is new of it with one
 //! sync, and only then answers all of them: under load many requests share each sync, and a single one
-//! waits for nobody.
+//! waits for nobody (`gather`).
 //!
 //! # Invariants
 //! - `Accepted` is answered when the line and its audit record are on disk, `Duplicate` when the first one's
@@ -12,6 +12,8 @@
 //! - Whoever has gone is not stored: an overloaded store does no work that nobody waits for.
 //!
 //! Not here: deciding who is new (`ledger`), checking requests (`ingest`), what readers see (`feed`).
+
+mod gather;
 
 use std::{
     borrow::Cow,
@@ -31,10 +33,11 @@ use milepost::{
 };
 use tokio::sync::{mpsc, oneshot};
 
+use self::gather::{Bell, Gathering, Sleep};
 use crate::{
     dead_letters::DeadLetters,
     feed::{Feed, Published},
-    ledger::{Appended, Decision, Ledger},
+    ledger::{Appended, AppendedEntry, Decision, Ledger},
     metrics::Metrics,
     reason::Kept,
     record::{self, Entry, Milestone, OtherEvent, Refused},
@@ -129,6 +132,7 @@ impl Answers {
 #[derive(Clone, Debug)]
 pub struct Store {
     jobs: mpsc::Sender<Job>,
+    bell: Arc<Bell>,
     trouble: Arc<Mutex<Option<Trouble>>>,
 }
 
@@ -177,7 +181,7 @@ impl Store {
         messages: Messages,
     ) -> Result<(Store, Running)> {
         let journal = |name, describe| Journal::new(logs, JournalName::internal(name), describe);
-        let trouble = Arc::default();
+        let (trouble, bell) = (Arc::default(), Arc::<Bell>::default());
         // No longer than what waits for answers, and that is bounded.
         let (decided, answers) = mpsc::unbounded_channel();
         let mut keeper = Keeper {
@@ -189,6 +193,7 @@ impl Store {
             metrics: Arc::clone(metrics),
             messages,
             trouble: Arc::clone(&trouble),
+            bell: Arc::clone(&bell),
             decided,
         };
         keeper.settle_all()?;
@@ -201,7 +206,7 @@ impl Store {
                 keeper.run(waiting);
             })
             .map_err(|it| Error::new(Kind::Temporary, "", "cannot start the store's thread").because(it))?;
-        Ok((Store { jobs, trouble }, Running { thread, ended, usher: Usher(answers) }))
+        Ok((Store { jobs, bell, trouble }, Running { thread, ended, usher: Usher(answers) }))
     }
 
     /// Offers things of about so many bytes together; waits until they are decided, each in its place. Who stops
@@ -210,6 +215,7 @@ impl Store {
         let count = offers.len();
         let (reply, answers) = oneshot::channel();
         let sent = self.jobs.send(Job::Store { offers, bytes, reply }).await;
+        self.bell.ring(self.jobs.max_capacity() - self.jobs.capacity());
         let answers = if sent.is_ok() { answers.await.ok() } else { None };
         answers.unwrap_or_else(|| vec![Answer::Unavailable; count])
     }
@@ -245,6 +251,7 @@ struct Keeper {
     metrics: Arc<Metrics>,
     messages: Messages,
     trouble: Arc<Mutex<Option<Trouble>>>,
+    bell: Arc<Bell>,
     decided: mpsc::UnboundedSender<Decided>,
 }
 
@@ -260,7 +267,7 @@ impl Keeper {
     }
 
     fn run(&mut self, mut waiting: mpsc::Receiver<Job>) {
-        let mut next = Vec::new();
+        let (mut next, mut gathering) = (Vec::new(), Gathering::default());
         // As many as may wait: what is too much for one batch of the journal, the ledger divides.
         while waiting.blocking_recv_many(&mut next, WAITING_MAX) > 0 {
             let mut jobs = Vec::with_capacity(next.len());
@@ -277,6 +284,7 @@ impl Keeper {
             if is_probed && jobs.is_empty() {
                 self.look();
             }
+            let (answered, sleep) = (jobs.len(), Sleep::measure());
             // Of long requests a few make a batch: whoever is first should not wait for all of them.
             while !jobs.is_empty() {
                 let mut bytes = 0;
@@ -287,6 +295,10 @@ impl Keeper {
                 let rest = jobs.split_off(ends.map_or(jobs.len(), |it| it + 1));
                 self.commit(jobs);
                 jobs = rest;
+            }
+            // Those who were just answered may be here in a moment, and share the next syncs.
+            if let Some(wait) = gathering.after(answered, waiting.len(), sleep.length()) {
+                gathering.ended(self.bell.wait(wait, || waiting.len()));
             }
         }
         self.feed.remember();
@@ -347,7 +359,7 @@ impl Keeper {
             let rest = milestones.split_off(decisions.len());
             let (now, later) = places.split_at(decisions.len());
             settle(decisions, now, &milestones, &mut answers, &mut refusals);
-            self.publish(milestones, appended);
+            self.publish(&milestones, appended);
             (milestones, places) = (rest, later);
         }
         let mut places = &of_events[..];
@@ -380,19 +392,21 @@ impl Keeper {
     }
 
     /// Tells readers of what was appended.
-    fn publish(&self, milestones: Vec<Milestone>, appended: Vec<Appended>) {
-        let Some(last) = appended.last() else { return };
-        let end = last.end;
+    fn publish(&self, milestones: &[Milestone], appended: Appended) {
+        let Appended { entries, lines, head } = appended;
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return };
+        let (start, end) = (first.offset, last.end);
         // What an earlier batch left on disk when it failed comes first, in order.
-        if appended.first().is_some_and(|it| it.offset == self.feed.bytes()) {
-            let mut milestones = milestones.into_iter().enumerate();
-            let published = appended.into_iter().filter_map(|it| {
-                let (_, milestone) = milestones.find(|(at, _)| *at == it.at)?;
-                let Appended { offset, end, receipt, line, .. } = it;
-                let Milestone { time, scope, risk, .. } = milestone;
-                Some(Published { offset, end, time, scope, risk, receipt, line })
+        if start == self.feed.bytes() {
+            let mut rest = &lines[..];
+            let published = entries.iter().map(|it| {
+                let AppendedEntry { at, offset, end, seq } = *it;
+                let Milestone { time, hashes, risk, .. } = &milestones[at];
+                let line;
+                (line, rest) = rest.split_at(usize::try_from(end - offset).unwrap_or(rest.len()));
+                Published { offset, end, seq, time: *time, scope: &hashes.scope, risk: *risk, line }
             });
-            self.feed.publish(published);
+            self.feed.publish(published, head);
         }
         if self.feed.bytes() < end
             && let Err(error) = self.feed.catch_up()

@@ -6,7 +6,7 @@
 //!
 //! Not here: how it is shown to people (`show`).
 
-use std::{collections::BTreeSet, fs, path::Path, time::Duration};
+use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use milepost::{
     Error, Kind, Result, Timestamp, audit, clock, dead,
@@ -435,7 +435,7 @@ pub fn journals(logs: &Logs) -> Result<Vec<Journal>> {
 /// The names in a folder, in order; none when it is absent.
 fn files_of(dir: &Path) -> Result<Vec<String>> {
     let failed = |it| Error::io("cannot list the folder", dir, it);
-    let entries = match fs::read_dir(dir) {
+    let entries = match milepost::logs::entries(dir) {
         Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.map_err(failed)?,
     };

@@ -137,6 +137,10 @@ impl Table {
 
     /// The offsets under a hash.
     pub fn find(&mut self, hash: u64) -> Result<Lookup> {
+        // Nothing that the header does not know of counts, so the page need not be looked at.
+        if self.header.entries == 0 {
+            return Ok(Lookup::Offsets(Vec::new()));
+        }
         // Kept from look-up to look-up, so that none has to make a page.
         let mut page = self.looked_at.take().unwrap_or_else(|| Page::new([0; PAGE_BYTES]));
         let is_whole = self.read_page_into(&mut page, 1 + bucket_of(hash, self.header.buckets));

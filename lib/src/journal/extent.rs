@@ -161,7 +161,7 @@ fn files(logs: &Logs, name: &JournalName) -> Result<(Vec<Segment>, Vec<u64>)> {
     let dir = active.parent().unwrap_or(logs.dir());
     let failed = |it| Error::io("cannot list the folder", dir, it);
     let (mut sealed, mut trimmed) = (Vec::new(), Vec::new());
-    let entries = match fs::read_dir(dir) {
+    let entries = match crate::logs::entries(dir) {
         Err(cause) if cause.kind() == io::ErrorKind::NotFound => return Ok((sealed, trimmed)),
         other => other.map_err(failed)?,
     };

@@ -563,7 +563,7 @@ impl Segments {
         let dir = path.parent().unwrap_or(self.logs.dir());
         let failed = |it| Error::io("cannot list the folder", dir, it);
         let mut bases = Vec::new();
-        match fs::read_dir(dir) {
+        match crate::logs::entries(dir) {
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
             Err(cause) => return Err(failed(cause)),
             Ok(entries) => {

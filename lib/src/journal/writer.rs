@@ -219,6 +219,11 @@ impl<'d> Batch<'d> {
         self.lines.len() as u64
     }
 
+    /// The records, for who shows what was appended.
+    pub fn into_lines(self) -> Vec<u8> {
+        self.lines
+    }
+
     /// Records so far.
     pub fn records(&self) -> usize {
         self.records

@@ -21,7 +21,7 @@ use milepost::{
 use serde::de::DeserializeOwned;
 
 use super::fields::KEY_CHARS_MAX;
-use crate::record::Milestone;
+use crate::record::{Hashes, Milestone};
 
 /// The milestone of a request, if the body is canonical and nothing is wrong with it.
 pub fn milestone(body: &[u8]) -> Option<Milestone> {
@@ -102,6 +102,7 @@ fn request(walk: &mut Walk<'_>) -> Option<Milestone> {
     }
     // With its newline it is the record that its sender has.
     (stored.len() < RECORD_BYTES_MAX).then(|| Milestone {
+        hashes: Hashes::new(&key, &id.says, &scope.says),
         key: key.into_owned(),
         sent_at: sent_at.into_owned(),
         id: id.says.into_owned(),
