@@ -18,6 +18,7 @@ use crate::{
     Error, Kind, Result,
     audit::{self, Action, Detail, Draft, Outcome},
     chain::Chain,
+    lines,
     logs::Logs,
 };
 
@@ -242,7 +243,7 @@ impl<'d> Batch<'d> {
             let fingerprint = match (at("offset"), at("from"), at("to")) {
                 (Some(offset), ..) => {
                     let line = &self.lines[offset..];
-                    memchr::memchr(b'\n', line).map(|newline| fingerprint(&line[..newline]))
+                    lines::newline(line).map(|newline| fingerprint(&line[..newline]))
                 }
                 (None, Some(from), Some(to)) if from < to => Some(fingerprint_of_all(&self.lines[from..to])),
                 _ => None,
