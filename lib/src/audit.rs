@@ -159,6 +159,11 @@ pub enum Detail {
 }
 
 impl Detail {
+    /// One that has all its fingerprints already.
+    pub fn canonical(value: &Value) -> Detail {
+        Detail::Canonical(String::from_utf8_lossy(&canonical::to_vec(value)).into_owned())
+    }
+
     /// Where a record is: its journal, its logical offset, and in a journal that is a chain its number. Of a record
     /// that is written with this one also what it says: `line`, with or without its newline, by its fingerprint.
     pub fn of_record(journal: &JournalName, offset: u64, seq: Option<u64>, line: Option<&[u8]>) -> Detail {
@@ -173,10 +178,18 @@ impl Detail {
         seq: Option<u64>,
         fingerprint: Option<&str>,
     ) -> Detail {
-        let fingerprint = fingerprint.map(|it| format!("\"fingerprint\":\"{it}\",")).unwrap_or_default();
-        let seq = seq.map(|it| format!(",\"seq\":{it}")).unwrap_or_default();
+        let mut text = String::with_capacity(128);
+        text.push('{');
+        if let Some(fingerprint) = fingerprint {
+            text.extend(["\"fingerprint\":\"", fingerprint, "\","]);
+        }
         // The name of a journal of ours needs no escaping.
-        Detail::Canonical(format!("{{{fingerprint}\"journal\":\"{journal}\",\"offset\":{offset}{seq}}}"))
+        text.extend(["\"journal\":\"", journal.as_str(), "\",\"offset\":", &offset.to_string()]);
+        if let Some(seq) = seq {
+            text.extend([",\"seq\":", &seq.to_string()]);
+        }
+        text.push('}');
+        Detail::Canonical(text)
     }
 }
 
@@ -324,7 +337,9 @@ fn write_record(
     text(Some(chain.prev()), record);
     record.extend_from_slice(b",\"scope\":");
     text(draft.scope.as_deref(), record);
-    record.extend_from_slice(format!(",\"seq\":{},\"timestamp\":", chain.seq + 1).as_bytes());
+    record.extend_from_slice(b",\"seq\":");
+    record.extend_from_slice((chain.seq + 1).to_string().as_bytes());
+    record.extend_from_slice(b",\"timestamp\":");
     text(Some(timestamp), record);
     record.extend_from_slice(b",\"tool\":");
     text(Some(tool), record);
