@@ -90,10 +90,14 @@ enum Content {
 }
 
 impl Arrivals {
-    /// The next lines of the source, at most a batch of them.
-    fn read(source: &Journal, reader: &mut Reader) -> Result<Arrivals> {
+    /// The next lines of the source, at most a batch of them, in the `room` of earlier ones.
+    fn read(source: &Journal, reader: &mut Reader, room: Option<Arrivals>) -> Result<Arrivals> {
         let now = clock::now();
-        let mut arrivals = Arrivals::default();
+        let mut arrivals = room.unwrap_or_default();
+        arrivals.each.clear();
+        arrivals.records.clear();
+        arrivals.texts.clear();
+        arrivals.bytes = 0;
         while !arrivals.is_full() {
             let arrival = match reader.next_item()? {
                 None => break,
@@ -165,8 +169,8 @@ impl Enqueuer {
         let mut passed = Passed { cursor: from.offset, ..Passed::default() };
         let mut last = from;
         let source = self.source.clone();
-        let read = move || {
-            let arrivals = Arrivals::read(&source, &mut reader)?;
+        let read = move |room| {
+            let arrivals = Arrivals::read(&source, &mut reader, room)?;
             Ok((!arrivals.each.is_empty()).then_some(arrivals))
         };
         stages::run(read, Arrivals::is_full, |arrivals| {
