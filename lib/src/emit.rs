@@ -212,7 +212,7 @@ impl Emitter {
             Some(index) => index.refresh()?,
             None => self.index = Some(Index::open(&self.journal, keys_of)?),
         }
-        let mut batch = Batch::default();
+        let mut batch = Batch::with_room(records.lines.len());
         let mut taken = Taken::default();
         for (offer, record) in offers.iter().zip(&records.each) {
             let emitted = match (offer, record) {

@@ -21,7 +21,7 @@ use crate::{
     event::MilestoneEvent,
     index::Index,
     journal::{
-        self, BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch, Digest, DigestMap, Item, Journal, JournalName,
+        self, BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch, Digest, DigestSet, Item, Journal, JournalName,
         Lines, Position, Reader, digest, keep_in_quarantine,
     },
     logs::Logs,
@@ -205,7 +205,7 @@ impl Enqueuer {
         tell: &mut dyn FnMut(&Error),
         passed: &mut Passed,
     ) -> Result<bool> {
-        let mut batch = Batch::default();
+        let mut batch = Batch::with_room(arrivals.records.len());
         self.quarantine(&arrivals.each, &mut batch, tell, passed)?;
         let mut writer = self.queue.write()?;
         match &mut self.index {
@@ -214,7 +214,7 @@ impl Enqueuer {
         }
         let base = writer.end();
         let mut appended: Vec<(&Digest, u64, u64)> = Vec::new();
-        let mut fresh = DigestMap::default();
+        let mut fresh = DigestSet::default();
         let mut fingerprints = String::new();
         let mut is_recorded = false;
         for arrival in &arrivals.each {
@@ -222,7 +222,7 @@ impl Enqueuer {
             let Content::Event { digest, record, key, fingerprint } = &arrival.content else { continue };
             let record = &arrivals.records[record.clone()];
             let key = &arrivals.texts[key.clone()];
-            if fresh.insert(*digest, ()).is_some() || self.is_known(key, digest)? {
+            if !fresh.insert(*digest) || self.is_known(key, digest)? {
                 let event = EventEnvelope::from_line(record);
                 let scope = event.ok().and_then(|it| queue::scope_of(&it)).unwrap_or_default();
                 let detail = json!({ "source": self.source.name().as_str(), "sourceOffset": arrival.offset });

@@ -187,6 +187,11 @@ pub struct Batch<'d> {
 }
 
 impl<'d> Batch<'d> {
+    /// An empty one with room for records of so many bytes, which then need not be copied while it grows.
+    pub fn with_room(bytes: usize) -> Batch<'d> {
+        Batch { lines: Vec::with_capacity(bytes), ..Batch::default() }
+    }
+
     /// Adds a record; `line` ends in its newline.
     pub fn push(&mut self, line: &[u8]) {
         self.lines.extend_from_slice(line);
