@@ -162,6 +162,11 @@ pub enum Detail<'d> {
 }
 
 impl Detail<'static> {
+    /// One that has all its fingerprints already.
+    pub fn canonical(value: &Value) -> Detail<'static> {
+        Detail::Canonical(String::from_utf8_lossy(&canonical::to_vec(value)).into_owned().into())
+    }
+
     /// Where a record is: its journal, its logical offset, and in a journal that is a chain its number. Of a record
     /// that is written with this one also what it says: `line`, with or without its newline, by its fingerprint.
     pub fn of_record(

@@ -7,7 +7,7 @@
 //!
 //! Not here: reading and judging the input (`event`, `evidence`), printing (`milestone-emit`).
 
-use std::{collections::HashMap, ops::Range};
+use std::ops::Range;
 
 use serde::Deserialize;
 use serde_json::json;
@@ -18,7 +18,7 @@ use crate::{
     event::{LeftOut, MilestoneEvent, Source},
     identity,
     index::Index,
-    journal::{Batch, Described, Digest, Journal, JournalName, Kept, Lines, digest, fingerprint},
+    journal::{Batch, Described, Digest, DigestMap, Journal, JournalName, Kept, Lines, digest, fingerprint},
     logs::Logs,
     schema::FieldError,
 };
@@ -104,6 +104,9 @@ pub enum Emitted {
 pub struct Records {
     /// The lines of the journal, one behind the other.
     lines: Vec<u8>,
+    /// Keys, traces and fingerprints, in one piece for all: thousands of small ones that live as long as a batch are what
+    /// the allocator is slowest with.
+    texts: String,
     /// Of each offer; `None` for what was refused.
     each: Vec<Option<Record>>,
 }
@@ -111,9 +114,10 @@ pub struct Records {
 #[derive(Debug)]
 struct Record {
     line: Range<usize>,
-    fingerprint: String,
-    key: String,
-    trace_id: String,
+    /// Where in the texts.
+    key: Range<usize>,
+    trace_id: Range<usize>,
+    fingerprint: Range<usize>,
     /// What the index calls it.
     digest: Digest,
 }
@@ -141,17 +145,23 @@ impl Records {
         let line = start..self.lines.len();
         let key = identity::milestone_key(&event.milestone_id);
         Ok(Record {
-            fingerprint: fingerprint(&self.lines[start..line.end - 1]),
-            trace_id: identity::trace_id(&key),
+            fingerprint: self.keep(&fingerprint(&self.lines[start..line.end - 1])),
+            trace_id: self.keep(&identity::trace_id(&key)),
             digest: digest(event.milestone_id.as_bytes()),
-            key,
+            key: self.keep(&key),
             line,
         })
     }
 
+    fn keep(&mut self, text: &str) -> Range<usize> {
+        let start = self.texts.len();
+        self.texts.push_str(text);
+        start..self.texts.len()
+    }
+
     /// The `trace_id` of an offer, by its place in the batch; `None` of what was refused.
     pub fn trace_id(&self, at: usize) -> Option<&str> {
-        self.each.get(at)?.as_ref().map(|it| it.trace_id.as_str())
+        self.each.get(at)?.as_ref().map(|it| &self.texts[it.trace_id.clone()])
     }
 }
 
@@ -202,13 +212,12 @@ impl Emitter {
             Some(index) => index.refresh()?,
             None => self.index = Some(Index::open(&self.journal, keys_of)?),
         }
-        let mut batch = Batch::default();
+        let mut batch = Batch::with_room(records.lines.len());
         let mut taken = Taken::default();
         for (offer, record) in offers.iter().zip(&records.each) {
             let emitted = match (offer, record) {
                 (Offer::Event { event, left_out, .. }, Some(record)) => {
-                    let line = &records.lines[record.line.clone()];
-                    let offered = Offered { event, left_out, record, line };
+                    let offered = Offered { event, left_out, record, records };
                     self.place(&offered, writer.end(), &mut batch, &mut taken)?
                 }
                 (Offer::Refused { place, id, errors }, _) => {
@@ -253,11 +262,13 @@ impl Emitter {
         batch: &mut Batch<'o>,
         taken: &mut Taken<'o>,
     ) -> Result<Emitted> {
-        let Offered { event, left_out, record, line } = *offered;
+        let Offered { event, left_out, record, records } = *offered;
+        let text = |range: &Range<usize>| &records.texts[range.clone()];
         let draft = |outcome, detail| {
-            Draft::of(Action::Emit, outcome, &record.key, &event.scope, detail).traced(&record.trace_id)
+            Draft::of(Action::Emit, outcome, text(&record.key), &event.scope, detail)
+                .traced(text(&record.trace_id))
         };
-        let known = match taken.by_id.get(event.milestone_id.as_str()) {
+        let known = match taken.by_id.get(&record.digest) {
             Some((first, offset)) => Some((event.same_content(first, left_out), *offset)),
             None => self.stored(event, left_out, &record.digest)?,
         };
@@ -272,10 +283,11 @@ impl Emitter {
             });
         }
         let offset = base + batch.bytes();
-        batch.push(line);
-        let detail = Detail::of_fingerprint(self.journal.name(), offset, None, Some(&record.fingerprint));
+        batch.push(&records.lines[record.line.clone()]);
+        let detail =
+            Detail::of_fingerprint(self.journal.name(), offset, None, Some(text(&record.fingerprint)));
         batch.audit(draft(Outcome::Appended, detail));
-        taken.by_id.insert(&event.milestone_id, (event, offset));
+        taken.by_id.insert(record.digest, (event, offset));
         taken.appended.push((&record.digest, offset, base + batch.bytes()));
         Ok(Emitted::Appended(offset))
     }
@@ -341,14 +353,15 @@ struct Offered<'o> {
     event: &'o MilestoneEvent,
     left_out: &'o LeftOut,
     record: &'o Record,
-    line: &'o [u8],
+    records: &'o Records,
 }
 
 /// What one batch has come to so far.
 #[derive(Debug, Default)]
 struct Taken<'o> {
     emitted: Vec<Emitted>,
-    by_id: HashMap<&'o str, (&'o MilestoneEvent, u64)>,
+    /// By the digest of the id.
+    by_id: DigestMap<(&'o MilestoneEvent, u64)>,
     /// The digest of each, its offset and the offset after it.
     appended: Vec<(&'o Digest, u64, u64)>,
 }

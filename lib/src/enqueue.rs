@@ -8,21 +8,21 @@
 //!
 //! Not here: the records of a queue (`queue`), waking up (`watch`).
 
-use std::{collections::HashSet, ops::Range};
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
     Error, Kind, Result, Timestamp,
-    audit::{self, Action, Draft, Outcome},
+    audit::{self, Action, Detail, Draft, Outcome},
     clock,
     envelope::{EventEnvelope, Resume},
     event::MilestoneEvent,
     index::Index,
     journal::{
-        BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch, Digest, Item, Journal, JournalName, Lines, Position,
-        Reader, digest, keep_in_quarantine,
+        self, BATCH_BYTES_MAX, BATCH_RECORDS_MAX, Batch, Digest, DigestSet, Item, Journal, JournalName,
+        Lines, Position, Reader, digest, keep_in_quarantine,
     },
     logs::Logs,
     queue, stages,
@@ -60,12 +60,17 @@ struct Passage {
     to: Position,
 }
 
-/// Lines of the source on their way into the queue.
+/// Lines of the source on their way into the queue. What is text of each stands in one place for all of them: thousands
+/// of small pieces that live as long as a batch are what the allocator is slowest with.
 #[derive(Default)]
 struct Arrivals {
     each: Vec<Arrival>,
+    /// The position behind the last of them.
+    behind: Position,
     /// The records that they would be in the queue, one behind the other.
     records: Vec<u8>,
+    /// The keys and fingerprints of those.
+    texts: String,
     /// Bytes of the source.
     bytes: usize,
 }
@@ -73,37 +78,41 @@ struct Arrivals {
 struct Arrival {
     /// Logical offset of the line in the source.
     offset: u64,
-    /// The position behind it.
-    behind: Position,
     content: Content,
 }
 
 enum Content {
-    /// An event, with what it is called and what the index calls it, and where in the records its own is.
-    Event { key: String, digest: Digest, record: Range<usize> },
+    /// An event: what the index calls it, where in the records its own is, and where in the texts are its key and the
+    /// fingerprint of its record.
+    Event { digest: Digest, record: Range<usize>, key: Range<usize>, fingerprint: Range<usize> },
     /// Why it is no event, and its bytes.
     Damaged(String, Vec<u8>),
 }
 
 impl Arrivals {
-    /// The next lines of the source, at most a batch of them.
-    fn read(source: &Journal, reader: &mut Reader) -> Result<Arrivals> {
+    /// The next lines of the source, at most a batch of them, in the `room` of earlier ones.
+    fn read(source: &Journal, reader: &mut Reader, room: Option<Arrivals>) -> Result<Arrivals> {
         let now = clock::now();
-        let mut arrivals = Arrivals::default();
+        let mut arrivals = room.unwrap_or_default();
+        arrivals.each.clear();
+        arrivals.records.clear();
+        arrivals.texts.clear();
+        arrivals.bytes = 0;
         while !arrivals.is_full() {
             let arrival = match reader.next_item()? {
                 None => break,
                 Some(Item::Line { offset, end, text }) => {
                     arrivals.bytes += text.len();
-                    let behind = Position::after(end, text);
-                    let content = arrivals.write(text, now, &behind);
+                    arrivals.behind = Position::after(end, text);
+                    let content = arrivals.write(text, now);
                     let content = content.unwrap_or_else(|why| Content::Damaged(why, text.to_vec()));
-                    Arrival { offset, behind, content }
+                    Arrival { offset, content }
                 }
                 Some(Item::Overlong { offset, end }) => {
                     let why = "it is longer than any record".to_owned();
                     let content = Content::Damaged(why, source.bytes(offset, end)?);
-                    Arrival { offset, behind: source.position_at(end)?, content }
+                    arrivals.behind = source.position_at(end)?;
+                    Arrival { offset, content }
                 }
             };
             arrivals.each.push(arrival);
@@ -112,8 +121,8 @@ impl Arrivals {
     }
 
     /// Makes the record of one line, or says why there is none.
-    fn write(&mut self, line: &[u8], now: Timestamp, behind: &Position) -> Result<Content, String> {
-        let Position { offset, fingerprint } = behind.clone();
+    fn write(&mut self, line: &[u8], now: Timestamp) -> Result<Content, String> {
+        let Position { offset, fingerprint } = self.behind.clone();
         let resume = Resume { offset, fingerprint };
         let start = self.records.len();
         let key = if let Some(event) = MilestoneEvent::borrowed(line) {
@@ -124,7 +133,16 @@ impl Arrivals {
             event.idempotency_key
         };
         let digest = digest(queue::event_key(&key).as_bytes());
-        Ok(Content::Event { key, digest, record: start..self.records.len() })
+        let record = start..self.records.len();
+        let key = self.keep(&key);
+        let fingerprint = self.keep(&journal::fingerprint(&self.records[start..record.end - 1]));
+        Ok(Content::Event { digest, record, key, fingerprint })
+    }
+
+    fn keep(&mut self, text: &str) -> Range<usize> {
+        let start = self.texts.len();
+        self.texts.push_str(text);
+        start..self.texts.len()
     }
 
     fn is_full(&self) -> bool {
@@ -151,15 +169,15 @@ impl Enqueuer {
         let mut passed = Passed { cursor: from.offset, ..Passed::default() };
         let mut last = from;
         let source = self.source.clone();
-        let read = move || {
-            let arrivals = Arrivals::read(&source, &mut reader)?;
+        let read = move |room| {
+            let arrivals = Arrivals::read(&source, &mut reader, room)?;
             Ok((!arrivals.each.is_empty()).then_some(arrivals))
         };
         stages::run(read, Arrivals::is_full, |arrivals| {
             if stop() {
                 return Ok(false);
             }
-            let Some(behind) = arrivals.each.last().map(|it| it.behind.clone()) else { return Ok(false) };
+            let behind = arrivals.behind.clone();
             let is_recorded = self.take(arrivals, tell, &mut passed)?;
             passed.cursor = behind.offset;
             last = behind;
@@ -187,7 +205,7 @@ impl Enqueuer {
         tell: &mut dyn FnMut(&Error),
         passed: &mut Passed,
     ) -> Result<bool> {
-        let mut batch = Batch::default();
+        let mut batch = Batch::with_room(arrivals.records.len());
         self.quarantine(&arrivals.each, &mut batch, tell, passed)?;
         let mut writer = self.queue.write()?;
         match &mut self.index {
@@ -196,13 +214,15 @@ impl Enqueuer {
         }
         let base = writer.end();
         let mut appended: Vec<(&Digest, u64, u64)> = Vec::new();
-        let mut fresh = HashSet::new();
+        let mut fresh = DigestSet::default();
+        let mut fingerprints = String::new();
         let mut is_recorded = false;
         for arrival in &arrivals.each {
             is_recorded = false;
-            let Content::Event { key, digest, record } = &arrival.content else { continue };
+            let Content::Event { digest, record, key, fingerprint } = &arrival.content else { continue };
             let record = &arrivals.records[record.clone()];
-            if !fresh.insert(key) || self.is_known(key, digest)? {
+            let key = &arrivals.texts[key.clone()];
+            if !fresh.insert(*digest) || self.is_known(key, digest)? {
                 let event = EventEnvelope::from_line(record);
                 let scope = event.ok().and_then(|it| queue::scope_of(&it)).unwrap_or_default();
                 let detail = json!({ "source": self.source.name().as_str(), "sourceOffset": arrival.offset });
@@ -212,17 +232,19 @@ impl Enqueuer {
             }
             let start = base + batch.bytes();
             batch.push(record);
+            fingerprints.push_str(&arrivals.texts[fingerprint.clone()]);
             appended.push((digest, start, base + batch.bytes()));
             is_recorded = true;
         }
         if batch.records() > 0 {
-            let detail = json!({
+            let detail = Detail::canonical(&json!({
                 "journal": self.queue.name().as_str(),
                 "from": base,
                 "to": base + batch.bytes(),
                 "records": batch.records(),
                 "source": self.source.name().as_str(),
-            });
+                "fingerprint": journal::fingerprint(fingerprints.as_bytes()),
+            }));
             batch.audit(Draft::new(Action::Enqueue, Outcome::Queued, detail));
         }
         writer.append(&batch)?;

@@ -3,28 +3,30 @@
 //! The index is a cache over a journal: a table on disk (`table`) for the records up to a position, and
 //! in memory the few that came after it. A hit is a candidate offset; the caller reads the record there
 //! before it believes it. The table takes over what is in memory when that has grown, so most one-shot
-//! calls only read it.
+//! calls only read it; and a long call soon knows without the table that a key is new (`filter`).
 //!
 //! # Invariants
 //! - Used only under the journal's lock: one user at a time, and what it has seen stays true.
 //! - The table's position is written after what it covers was synced. A power cut can make it old, not wrong.
 //! - Whatever is damaged, missing or belongs to another journal is rebuilt from the journal.
-//! - Memory is bounded by `TAIL_ENTRIES_MAX`, whatever the journal's length.
+//! - Memory is bounded by `TAIL_ENTRIES_MAX` and the size of a filter, whatever the journal's length.
 //!
 //! - A record whose segment was trimmed is found as before; what stays of it says whether it is the one.
 //!
 //! Not here: what is compared when a record with the same key is found (the tool).
 
+mod filter;
 mod table;
-
-use std::collections::BTreeSet;
+mod tail;
 
 use crate::{
     Error, Kind, Result,
     journal::{self, Digest, Item, Journal, JournalName, Position, Reader, keys},
 };
 
+use filter::Filter;
 use table::{Lookup, Table};
+use tail::Tail;
 
 /// A one-shot call reads up to this many records behind the table rather than write to it: a lookup in the
 /// last 64 records costs microseconds, the syncs of a write most of a millisecond.
@@ -32,6 +34,9 @@ const TAIL_ENTRIES_LAZY: usize = 64;
 /// A long call keeps up to this many entries (about 4 MB) in memory before it writes them to the table, which then
 /// touches most of its pages: with half as many, an event costs a tenth more at ten million.
 const TAIL_ENTRIES_MAX: usize = 1 << 17;
+/// After so many look-ups in the table a call is a long one and makes itself a filter; but not before it has looked at
+/// as many pages as the table has, since all of them are read for that.
+const FILTER_AFTER: u64 = 4096;
 
 /// Gives the keys of a line to its callback; a line that is no valid record has none.
 pub type KeysOf = fn(line: &[u8], each: &mut dyn FnMut(&str));
@@ -43,7 +48,11 @@ pub struct Index {
     keys_of: KeysOf,
     table: Table,
     /// Hashes and offsets of the records from the table's position on.
-    tail: BTreeSet<(u64, u64)>,
+    tail: Tail,
+    /// Says which keys are neither in the table nor in the tail; only long calls have one.
+    filter: Option<Filter>,
+    /// How many pages of the table were looked at without a filter.
+    looked_at: u64,
     /// The logical offset up to which table and tail know the journal.
     known: u64,
     /// Whether the table was begun again by this call: a second time means that the disk fails.
@@ -61,7 +70,9 @@ impl Index {
             journal: journal.clone(),
             keys_of,
             table,
-            tail: BTreeSet::new(),
+            tail: Tail::default(),
+            filter: None,
+            looked_at: 0,
             known,
             is_rebuilt: false,
         };
@@ -114,7 +125,14 @@ impl Index {
 
     /// As [`Index::find`], by the digest of the key.
     pub fn find_digest(&mut self, key: &Digest) -> Result<Vec<u64>> {
+        if self.filter.is_none() && self.looked_at >= self.table.pages().max(FILTER_AFTER) {
+            self.make_filter()?;
+        }
         let hash = self.table.hash_of(key);
+        if self.filter.as_ref().is_some_and(|it| !it.may_hold(hash)) {
+            return Ok(Vec::new());
+        }
+        self.looked_at += 1;
         let mut offsets = match self.table.find(hash)? {
             Lookup::Offsets(found) => found,
             Lookup::Damaged => {
@@ -122,7 +140,7 @@ impl Index {
                 return self.find_digest(key);
             }
         };
-        offsets.extend(self.tail.range((hash, 0)..=(hash, u64::MAX)).map(|(_, offset)| offset));
+        offsets.extend(self.tail.offsets(hash));
         offsets.sort_unstable();
         offsets.dedup();
         Ok(offsets)
@@ -130,10 +148,8 @@ impl Index {
 
     /// Adds the record that was appended at `offset` and ends at `end`.
     pub fn add(&mut self, offset: u64, end: u64, line: &[u8]) {
-        let (tail, table) = (&mut self.tail, &self.table);
-        (self.keys_of)(line, &mut |key| {
-            tail.insert((table.hash(key), offset));
-        });
+        let Index { tail, filter, table, keys_of, .. } = self;
+        keys_of(line, &mut |key| put(tail, filter.as_mut(), table.hash(key), offset));
         self.known = end;
     }
 
@@ -144,7 +160,7 @@ impl Index {
 
     /// As [`Index::add_key`], by the digest of the key.
     pub fn add_digest(&mut self, key: &Digest, offset: u64, end: u64) {
-        self.tail.insert((self.table.hash_of(key), offset));
+        put(&mut self.tail, self.filter.as_mut(), self.table.hash_of(key), offset);
         self.known = end;
     }
 
@@ -182,11 +198,12 @@ impl Index {
         let Index { journal, table, tail, .. } = self;
         let mut is_full = false;
         keys::each(journal.logs(), journal.name(), &mut |offset, kept| {
-            tail.insert((table.hash_of(&kept.key), offset));
+            tail.insert(table.hash_of(&kept.key), offset);
             if tail.len() > TAIL_ENTRIES_MAX {
                 let position = table.position().clone();
-                is_full |= !table.insert(tail, position)?;
-                tail.clear();
+                let mut entries = tail.take();
+                is_full |= !table.insert(&mut entries, position)?;
+                tail.clear(entries);
             }
             Ok(())
         })?;
@@ -206,6 +223,18 @@ impl Index {
         Ok(())
     }
 
+    /// Makes the filter of all that table and tail hold. Nobody else changes them: the journal is locked, and what
+    /// changed while it was not is seen by [`Index::refresh`].
+    fn make_filter(&mut self) -> Result<()> {
+        let mut filter = Filter::new();
+        if !self.table.each_hash(&mut |hash| filter.insert(hash))? {
+            return self.start_again();
+        }
+        self.tail.entries().for_each(|(hash, _)| filter.insert(hash));
+        self.filter = Some(filter);
+        Ok(())
+    }
+
     fn start_again(&mut self) -> Result<()> {
         if std::mem::replace(&mut self.is_rebuilt, true) {
             return Err(Error::new(
@@ -216,20 +245,38 @@ impl Index {
             .cure("check the disk"));
         }
         self.table.clear()?;
-        self.tail.clear();
+        self.tail = Tail::default();
+        // The table hashes under another seed now.
+        self.filter = None;
+        self.looked_at = 0;
         self.known = 0;
         self.catch_up()
     }
 
     fn fold(&mut self) -> Result<()> {
         let position = self.journal.position_at(self.known)?;
-        if self.table.insert(&self.tail, position)? {
-            self.tail.clear();
+        let mut entries = self.tail.take();
+        let inserted = self.table.insert(&mut entries, position);
+        if matches!(inserted, Ok(true)) {
+            self.tail.clear(entries);
             return Ok(());
         }
+        // What the table did not take is still to be found.
+        for (hash, offset) in entries {
+            self.tail.insert(hash, offset);
+        }
+        inserted?;
         // A page is damaged, or more keys fell on it than it holds (by chance never; the hash is seeded
         // anew): begin again with an empty table.
         self.start_again()
+    }
+}
+
+/// Adds an entry.
+fn put(tail: &mut Tail, filter: Option<&mut Filter>, hash: u64, offset: u64) {
+    tail.insert(hash, offset);
+    if let Some(filter) = filter {
+        filter.insert(hash);
     }
 }
 

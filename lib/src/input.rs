@@ -15,7 +15,7 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::{Error, Kind, Result, cli};
+use crate::{Error, Kind, Result, cli, lines};
 
 /// The longest input line: four times the largest record, room for white space and escapes.
 pub const LINE_BYTES_MAX: usize = 1 << 20;
@@ -116,7 +116,7 @@ impl Input {
         let mut searched = 0;
         let mut too_long = false;
         loop {
-            let found = memchr::memchr(b'\n', &self.buffer[self.next + searched..]);
+            let found = lines::newline(&self.buffer[self.next + searched..]);
             searched = found.map_or(self.buffer.len() - self.next, |it| searched + it);
             too_long |= searched > LINE_BYTES_MAX;
             if let Some(start) = found.map(|_| self.next).or_else(|| self.at_end.then_some(self.next)) {
@@ -142,7 +142,7 @@ impl Input {
 
     /// Whether reading on may have to wait: no whole line is here, and none is about to come.
     pub fn may_wait(&self) -> bool {
-        if self.at_end || memchr::memchr(b'\n', &self.buffer[self.next..]).is_some() {
+        if self.at_end || lines::newline(&self.buffer[self.next..]).is_some() {
             return false;
         }
         let ready = |fd: BorrowedFd<'_>| {

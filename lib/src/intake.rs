@@ -124,7 +124,7 @@ impl<J: Judge> Intake<J> {
         let files = if files.is_empty() { vec!["-".to_owned()] } else { files };
         let mut reading =
             Reading { intake: self, files: files.into_iter(), open: None, offers: Vec::new(), bytes: 0 };
-        stages::run(move || reading.next(), |it| it.is_full, |it| take(it).map(|()| true))
+        stages::run(move |_| reading.next(), |it| it.is_full, |it| take(it).map(|()| true))
     }
 }
 

@@ -39,7 +39,7 @@ mod writer;
 
 pub use active::BATCH_BYTES_MAX;
 pub use extent::{Extent, Segment, open_segment};
-pub use keys::{Digest, Kept, digest};
+pub use keys::{Digest, DigestMap, DigestSet, Kept, digest};
 pub use name::JournalName;
 pub use position::{Position, Resync, fingerprint};
 pub use quarantine::keep as keep_in_quarantine;

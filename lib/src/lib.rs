@@ -9,6 +9,7 @@ pub mod error;
 pub mod canonical;
 pub mod identity;
 pub mod json;
+mod lines;
 pub mod moment;
 pub mod text;
 pub mod units;

@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! - The kernel releases a lock when its holder dies; no lock file says by its existence that it is held.
-//! - Waiting is bounded, and in the kernel's own queue: no polling, nobody starves.
+//! - Waiting is bounded. Whoever has asked in vain for some milliseconds waits in the kernel's own queue: polling does
+//!   not go on, and nobody starves.
 //!
 //! Only user of fs2. Not here: the order in which locks are taken (`journal`).
 
@@ -16,6 +17,12 @@ use std::{
 };
 
 use crate::{Error, Kind, Result, durable, logs::Logs};
+
+/// The first and the longest pause before a held lock is asked for again: most are held for one batch of one record,
+/// which two syncs take. To wait in the kernel's queue takes a thread, a third of what a run with one event costs.
+const PAUSES: (Duration, Duration) = (Duration::from_micros(100), Duration::from_millis(2));
+/// How long a held lock is asked for again: some ten of such batches. A longer one is worth a thread.
+const ASK_FOR: Duration = Duration::from_millis(20);
 
 /// A held lock; released when dropped.
 #[derive(Debug)]
@@ -89,9 +96,25 @@ fn try_lock(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Asks again after growing pauses, then waits in the kernel's queue.
+fn lock_within(file: File, wait: Duration) -> io::Result<Option<File>> {
+    let (mut pause, longest) = PAUSES;
+    let mut asked = Duration::ZERO;
+    while asked < ASK_FOR.min(wait) {
+        thread::sleep(pause);
+        if try_lock(&file)? {
+            return Ok(Some(file));
+        }
+        asked += pause;
+        pause = longest.min(pause * 3 / 2);
+    }
+    let rest = wait.saturating_sub(asked);
+    if rest.is_zero() { Ok(None) } else { wait_in_queue(file, rest) }
+}
+
 /// Blocks in a thread of its own, because flock(2) has no time limit. The channel has no room, so the
 /// thread hands over the lock or, when nobody waits any more, drops the file and with it the lock.
-fn lock_within(file: File, wait: Duration) -> io::Result<Option<File>> {
+fn wait_in_queue(file: File, wait: Duration) -> io::Result<Option<File>> {
     let (give, take) = mpsc::sync_channel(0);
     thread::Builder::new().name("lock".into()).spawn(move || {
         let outcome = loop {

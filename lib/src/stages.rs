@@ -12,21 +12,24 @@ use std::{panic, sync::mpsc, thread};
 
 use crate::{Error, Kind, Result};
 
-/// Takes all that `make` makes, until it makes none or `take` wants no more and says false.
+/// Takes all that `make` makes, until it makes none or `take` wants no more and says false. `make` is handed a batch that
+/// was taken, when there is one, so that its room can be used again.
 ///
 /// # Errors
 /// The first of either stage; what was made before it was taken.
 pub fn run<B: Send + 'static>(
-    mut make: impl FnMut() -> Result<Option<B>> + Send + 'static,
+    mut make: impl FnMut(Option<B>) -> Result<Option<B>> + Send + 'static,
     is_full: fn(&B) -> bool,
     mut take: impl FnMut(&mut B) -> Result<bool>,
 ) -> Result<()> {
+    let mut room = None;
     loop {
-        let Some(mut batch) = make()? else { return Ok(()) };
+        let Some(mut batch) = make(room)? else { return Ok(()) };
         let is_full = is_full(&batch);
         if !take(&mut batch)? {
             return Ok(());
         }
+        room = Some(batch);
         if is_full {
             break;
         }
@@ -35,11 +38,12 @@ pub fn run<B: Send + 'static>(
     // What a thread allocated it frees best itself: the allocator need not lock then.
     let (back, spent) = mpsc::channel::<B>();
     let maker = move || -> Result<()> {
-        while let Some(batch) = make()? {
+        while let Some(batch) = make(room)? {
             if to_taker.send(batch).is_err() {
                 break;
             }
-            spent.try_iter().for_each(drop);
+            // The taker gives one back before it asks for the next: there are never more than two.
+            room = spent.try_recv().ok();
         }
         Ok(())
     };
@@ -63,9 +67,9 @@ mod tests {
     use super::*;
 
     /// Makes the numbers below `count`, of which those from `full_from` on are full batches.
-    fn numbers(count: u32) -> impl FnMut() -> Result<Option<u32>> + Send + 'static {
+    fn numbers(count: u32) -> impl FnMut(Option<u32>) -> Result<Option<u32>> + Send + 'static {
         let mut numbers = 0..count;
-        move || Ok(numbers.next())
+        move |_| Ok(numbers.next())
     }
 
     #[test]
@@ -82,10 +86,21 @@ mod tests {
     }
 
     #[test]
+    fn there_are_never_more_than_two_batches() {
+        let mut count = 0;
+        let make = move |room: Option<Vec<u32>>| {
+            count += 1;
+            assert_eq!(room.is_some(), count > 1 && count != 3, "batch {count}");
+            Ok((count < 100).then(|| room.unwrap_or_default()))
+        };
+        run(make, |_| true, |_| Ok(true)).unwrap();
+    }
+
+    #[test]
     fn a_failure_of_either_stage_is_told_after_what_was_made_before_it() {
         for is_full in [|_: &u32| false, |_: &u32| true] {
             let mut three = 0..3;
-            let make = move || match three.next() {
+            let make = move |_| match three.next() {
                 Some(it) => Ok(Some(it)),
                 None => Err(Error::new(Kind::NoInput, "the maker", "fails")),
             };
@@ -109,7 +124,7 @@ mod tests {
         for enough in [Ok(false), Err(Error::new(Kind::Io, "", "fails"))] {
             let (never, waits) = mpsc::channel::<u32>();
             let mut first = [0, 1].into_iter();
-            let make = move || Ok(first.next().or_else(|| waits.recv().ok()));
+            let make = move |_| Ok(first.next().or_else(|| waits.recv().ok()));
             let mut enough = Some(enough);
             let ended = run(make, |_| true, |it| if *it == 0 { Ok(true) } else { enough.take().unwrap() });
             // The maker waits for a number that comes only now.

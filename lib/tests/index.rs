@@ -131,6 +131,45 @@ fn an_old_index_catches_up() {
 }
 
 #[test]
+fn a_long_call_finds_all_that_is_there_whatever_others_do_meanwhile() {
+    fn check(things: &Things, index: &mut Index) {
+        for (id, offset) in &things.offsets {
+            assert!(index.find(id).unwrap().contains(offset), "{id}");
+        }
+    }
+    // So many that the call makes itself a filter.
+    fn look_for_new(index: &mut Index) {
+        assert!((0..6000).all(|it| index.find(&format!("absent-{it}")).unwrap().is_empty()));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut things = Things::open(dir.path());
+    things.append(0..6000);
+    let mut index = Index::open(&things.journal, keys_of).unwrap();
+    look_for_new(&mut index);
+    check(&things, &mut index);
+    // A few stay out of the table, more of them go into it.
+    for ids in [6000..6003, 6003..7000, 7000..7001] {
+        things.append(ids);
+        index.refresh().unwrap();
+        check(&things, &mut index);
+        look_for_new(&mut index);
+        check(&things, &mut index);
+    }
+    let path = things.index_file();
+    let mut damaged = fs::read(&path).unwrap();
+    damaged.iter_mut().skip(4096).step_by(4096).for_each(|it| *it ^= 1);
+    fs::write(&path, &damaged).unwrap();
+    look_for_new(&mut index);
+    check(&things, &mut index);
+    look_for_new(&mut index);
+    check(&things, &mut index);
+    fs::remove_file(&path).unwrap();
+    things.append(7001..7100);
+    let mut index = Index::open(&things.journal, keys_of).unwrap();
+    check(&things, &mut index);
+}
+
+#[test]
 fn pages_of_a_newer_insertion_under_an_old_header_do_no_harm() {
     // What a kill or a power cut between the pages and the header leaves.
     let dir = tempfile::tempdir().unwrap();

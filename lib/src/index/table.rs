@@ -11,7 +11,6 @@
 //! - The hash is SHA-256 under a seed that each table draws: nobody can choose keys that fill one bucket.
 
 use std::{
-    collections::BTreeSet,
     fs::File,
     hash::{BuildHasher, RandomState},
     io,
@@ -155,9 +154,27 @@ impl Table {
         found
     }
 
-    /// Inserts entries, after which the table knows the journal up to `position`. False when it must be
-    /// rebuilt instead.
-    pub fn insert(&mut self, entries: &BTreeSet<(u64, u64)>, position: Position) -> Result<bool> {
+    /// How many pages hold entries.
+    pub fn pages(&self) -> u64 {
+        self.header.buckets
+    }
+
+    /// Hands every hash in the table to `each`, those that wait to be overwritten too. False when a page cannot be
+    /// believed: the table must be rebuilt.
+    pub fn each_hash(&self, each: &mut dyn FnMut(u64)) -> Result<bool> {
+        let mut page = Page::new([0; PAGE_BYTES]);
+        for bucket in 0..self.header.buckets {
+            if !self.read_page_into(&mut page, 1 + bucket)? {
+                return Ok(false);
+            }
+            slots(&page).for_each(|it| each(it.0));
+        }
+        Ok(true)
+    }
+
+    /// Inserts entries, which it sorts, after which the table knows the journal up to `position`. False when it must
+    /// be rebuilt instead.
+    pub fn insert(&mut self, entries: &mut [(u64, u64)], position: Position) -> Result<bool> {
         let synced_buckets = self.header.buckets;
         let mut header = self.header.clone();
         header.entries += entries.len() as u64;
@@ -169,9 +186,8 @@ impl Table {
             header.buckets += 1;
         }
         let bucket = |it: &(u64, u64)| bucket_of(it.0, header.buckets);
-        let mut by_bucket: Vec<(u64, u64)> = entries.iter().copied().collect();
-        by_bucket.sort_unstable_by_key(bucket);
-        for entries in by_bucket.chunk_by(|left, right| bucket(left) == bucket(right)) {
+        entries.sort_unstable_by_key(bucket);
+        for entries in entries.chunk_by(|left, right| bucket(left) == bucket(right)) {
             let bucket = bucket(&entries[0]);
             let Some(mut page) = self.read_page(1 + bucket)? else { return Ok(false) };
             if !fill(&mut page, bucket, synced_buckets, header.buckets, entries) {
@@ -281,7 +297,7 @@ fn fill(page: &mut Page, bucket: u64, synced: u64, buckets: u64, entries: &[(u64
     let mut free = 1..=PAGE_SLOTS;
     for entry in entries.iter().filter(|it| bucket_of(it.0, buckets) == bucket) {
         // Inserting again what is there is how an insertion goes on that a kill cut short.
-        if slots(page).any(|it| it == *entry) {
+        if holds(page, entry.0) && slots(page).any(|it| it == *entry) {
             continue;
         }
         let slot = free.find(|slot| {

@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{JournalName, Position, fingerprint, mark::Mark};
-use crate::{Error, Kind, Result, logs::Logs};
+use crate::{Error, Kind, Result, lines, logs::Logs};
 
 /// The longest line that is read as a record: an event of 256 KiB in its widest wrapping.
 pub const LINE_BYTES_MAX: usize = 1 << 20;
@@ -79,17 +79,17 @@ impl Reader {
         if from.offset > end {
             return Err(segments.replaced(&format!("it ends at offset {end}, before offset {}", from.offset)));
         }
+        let mut reader = Reader::new(segments, from.offset, end);
         if from.offset > 0 {
-            match segments.line_before(from.offset)? {
-                Some(line) if fingerprint(&line) == from.fingerprint => {}
-                _ => {
-                    return Err(
-                        segments.replaced(&format!("the line before offset {} is another one", from.offset))
-                    );
-                }
+            let segment = reader.segments.open(from.offset - 1)?;
+            if fingerprint(&reader.segments.line_in(&segment, from.offset)?) != from.fingerprint {
+                let what = format!("the line before offset {} is another one", from.offset);
+                return Err(reader.segments.replaced(&what));
             }
+            // Most often what follows is there too.
+            reader.segment = Some(segment);
         }
-        Ok(Reader::new(segments, from.offset, end))
+        Ok(reader)
     }
 
     /// A reader that begins at `offset`, which must be the start of a line.
@@ -146,7 +146,7 @@ impl Reader {
         let mut searched = 0;
         loop {
             let unread = &self.buffer[self.next..self.filled];
-            if let Some(found) = newline(&unread[searched..]) {
+            if let Some(found) = lines::newline(&unread[searched..]) {
                 let length = searched + found;
                 let (offset, start) = (self.at, self.next);
                 self.at += length as u64 + 1;
@@ -179,7 +179,7 @@ impl Reader {
     fn pass_overlong(&mut self) -> Result<Item<'_>> {
         let offset = self.at;
         loop {
-            if let Some(found) = newline(&self.buffer[self.next..self.filled]) {
+            if let Some(found) = lines::newline(&self.buffer[self.next..self.filled]) {
                 self.next += found + 1;
                 self.at += found as u64 + 1;
                 break;
@@ -289,7 +289,7 @@ impl Lines {
             let read = read_at(&segment.file, &mut line[start..], from - segment.base)
                 .map_err(|it| Error::io("cannot read", &self.segments.active_path(), it))?;
             line.truncate(start + read);
-            if let Some(length) = newline(&line[start..]) {
+            if let Some(length) = lines::newline(&line[start..]) {
                 line.truncate(start + length);
                 return Ok(Some(line));
             }
@@ -593,6 +593,11 @@ impl Segments {
             return Ok(None);
         }
         let segment = self.open(offset - 1)?;
+        self.line_in(&segment, offset).map(Some)
+    }
+
+    /// The same, of the segment that it is in.
+    fn line_in(&self, segment: &Segment, offset: u64) -> Result<Vec<u8>> {
         let end = offset - segment.base;
         let mut length = BACK_BYTES;
         loop {
@@ -606,12 +611,12 @@ impl Segments {
             if bytes.last() == Some(&b'\n') {
                 bytes.pop();
             }
-            match memchr::memrchr(b'\n', &bytes) {
-                Some(newline) => return Ok(Some(bytes.split_off(newline + 1))),
-                None if start == 0 => return Ok(Some(bytes)),
+            match lines::last_newline(&bytes) {
+                Some(newline) => return Ok(bytes.split_off(newline + 1)),
+                None if start == 0 => return Ok(bytes),
                 // Of what is no record the end is enough to know it again.
                 None if bytes.len() > LINE_BYTES_MAX => {
-                    return Ok(Some(bytes.split_off(bytes.len() - LINE_BYTES_MAX)));
+                    return Ok(bytes.split_off(bytes.len() - LINE_BYTES_MAX));
                 }
                 None => length *= 16,
             }
@@ -626,8 +631,4 @@ fn read_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
             other => return other,
         }
     }
-}
-
-fn newline(bytes: &[u8]) -> Option<usize> {
-    memchr::memchr(b'\n', bytes)
 }

@@ -18,6 +18,7 @@ use crate::{
     Error, Kind, Result,
     audit::{self, Action, Detail, Draft, Outcome},
     chain::Chain,
+    lines,
     logs::Logs,
 };
 
@@ -186,6 +187,11 @@ pub struct Batch<'d> {
 }
 
 impl<'d> Batch<'d> {
+    /// An empty one with room for records of so many bytes, which then need not be copied while it grows.
+    pub fn with_room(bytes: usize) -> Batch<'d> {
+        Batch { lines: Vec::with_capacity(bytes), ..Batch::default() }
+    }
+
     /// Adds a record; `line` ends in its newline.
     pub fn push(&mut self, line: &[u8]) {
         self.lines.extend_from_slice(line);
@@ -248,7 +254,7 @@ impl<'d> Batch<'d> {
             let fingerprint = match (at("offset"), at("from"), at("to")) {
                 (Some(offset), ..) => {
                     let line = &self.lines[offset..];
-                    memchr::memchr(b'\n', line).map(|newline| fingerprint(&line[..newline]))
+                    lines::newline(line).map(|newline| fingerprint(&line[..newline]))
                 }
                 (None, Some(from), Some(to)) if from < to => Some(fingerprint_of_all(&self.lines[from..to])),
                 _ => None,
