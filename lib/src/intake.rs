@@ -124,7 +124,12 @@ impl<J: Judge> Intake<J> {
         let files = if files.is_empty() { vec!["-".to_owned()] } else { files };
         let mut reading =
             Reading { intake: self, files: files.into_iter(), open: None, offers: Vec::new(), bytes: 0 };
-        stages::run(move |_| reading.next(), |it| it.is_full, |it| take(it).map(|()| true))
+        // What was taken goes before more is made: no more than two batches are there at a time.
+        let make = move |taken| {
+            drop(taken);
+            reading.next()
+        };
+        stages::run(make, |it| it.is_full, |it| take(it).map(|()| true))
     }
 }
 

@@ -88,7 +88,9 @@ impl Scribe {
         let joined = self.thread.take().map_or(Ok(()), JoinHandle::join);
         joined.unwrap_or_else(|panicked| panic::resume_unwind(panicked));
         let file = JournalName::audit().file();
-        (Group::default(), Err(Error::new(Kind::Io, file, "what happened was not written")))
+        let error =
+            Error::new(Kind::Io, file, "what happened was not written, since the thread for it has ended");
+        (Group::default(), Err(error.cure("run it again: what was sent goes again under the same key")))
     }
 }
 
