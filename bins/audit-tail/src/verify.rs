@@ -50,13 +50,7 @@ pub fn verify(args: &Args, logs: &Logs, out: &mut Output) -> Result<Verdict> {
     if report.more_problems > 0 {
         out.error(format_args!("and {} more things are wrong", report.more_problems));
     }
-    if args.quiet && report.ok {
-        // Dropped, as every result of success.
-    } else if args.json {
-        out.refusal(&report);
-    } else {
-        out.raw(words(&report, has_keys).as_bytes());
-    }
+    out.answer(report.ok, args.json.then_some(&report), || words(&report, has_keys));
     Ok(if report.ok { Verdict::Done } else { Verdict::Failed(Kind::No) })
 }
 

@@ -179,13 +179,8 @@ fn run(args: Args, out: &mut Output) -> Result<Verdict> {
 /// One look, and its answer as the exit code.
 fn look(args: &Args, logs: &Logs, out: &mut Output) -> Verdict {
     let answer = Answer::of(logs, args.limits());
-    if args.quiet && answer.status == Level::Healthy {
-        // Dropped, as every result of success.
-    } else if args.json {
-        out.refusal(&answer);
-    } else {
-        out.raw(show::text(&answer, clock::now(), Screen::of_stdout()).as_bytes());
-    }
+    let words = || show::text(&answer, clock::now(), Screen::of_stdout());
+    out.answer(answer.status == Level::Healthy, args.json.then_some(&answer), words);
     Verdict::Answer(answer.status.exit_code())
 }
 
@@ -232,13 +227,7 @@ impl Args {
 fn show_config(args: &Args, out: &mut Output) -> Verdict {
     let config = Config::found(args.logs.as_deref(), TOOL);
     let is_good = config.status == config::Status::Ok;
-    if args.quiet && is_good {
-        // Dropped, as every result of success.
-    } else if args.json {
-        out.refusal(&config);
-    } else {
-        out.raw(config.text(Screen::of_stdout()).as_bytes());
-    }
+    out.answer(is_good, args.json.then_some(&config), || config.text(Screen::of_stdout()));
     if is_good { Verdict::Done } else { Verdict::Failed(Kind::Configuration) }
 }
 
@@ -246,13 +235,7 @@ fn show_config(args: &Args, out: &mut Output) -> Verdict {
 fn check(args: &Args, out: &mut Output) -> Result<Verdict> {
     let report = conservation::check(&Logs::open(args.logs.as_deref(), TOOL)?)?;
     let holds = report.status == Status::Holds;
-    if args.quiet && holds {
-        // Dropped, as every result of success.
-    } else if args.json {
-        out.refusal(&report);
-    } else {
-        out.raw(check::text(&report, Screen::of_stdout()).as_bytes());
-    }
+    out.answer(holds, args.json.then_some(&report), || check::text(&report, Screen::of_stdout()));
     Ok(if holds { Verdict::Done } else { Verdict::Failed(Kind::No) })
 }
 

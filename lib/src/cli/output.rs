@@ -71,6 +71,18 @@ impl Output {
         self.line(result);
     }
 
+    /// Writes the answer to a question: as one line of JSON where that was asked for, else in words. A good one is a
+    /// result of success, which `--quiet` drops.
+    pub fn answer(&mut self, is_good: bool, json: Option<&impl Serialize>, words: impl FnOnce() -> String) {
+        if self.quiet && is_good {
+            return;
+        }
+        match json {
+            Some(answer) => self.line(answer),
+            None => self.raw(words().as_bytes()),
+        }
+    }
+
     /// Writes bytes as they are: records passed through, or text that a person asked for. Never dropped.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
