@@ -237,7 +237,6 @@ impl Enqueuer {
             is_recorded = true;
         }
         if batch.records() > 0 {
-            // The fingerprint of a range is that of its records' fingerprints, one behind the other.
             let detail = Detail::canonical(&json!({
                 "journal": self.queue.name().as_str(),
                 "from": base,

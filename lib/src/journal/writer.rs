@@ -236,8 +236,9 @@ impl<'d> Batch<'d> {
     }
 
     /// The audit records, with fingerprints of the records that they tell of, which begin at `base` of the journal
-    /// `name`: so the audit's chain says what was in the journal, not only where. Whoever gives a detail as text has
-    /// put the fingerprint into it, as `enqueue` does for a range of records.
+    /// `name`: so the audit's chain says what was in the journal, not only where. A detail tells of one record by
+    /// `offset`, or of a range by `from` and `to`, as an operator's command does. Whoever gives a detail as text, as
+    /// the queue does for its long ranges, has put the fingerprint into it.
     fn attested(&self, name: &JournalName, base: u64) -> Cow<'_, [Draft<'d>]> {
         let tells =
             |it: &Detail<'_>| matches!(it, Detail::Value(detail) if detail["journal"] == name.as_str());
@@ -247,14 +248,35 @@ impl<'d> Batch<'d> {
         let mut drafts = self.drafts.clone();
         for draft in drafts.iter_mut().filter(|it| tells(&it.detail)) {
             let Detail::Value(detail) = &mut draft.detail else { continue };
-            let offset = detail["offset"].as_u64().and_then(|it| usize::try_from(it.checked_sub(base)?).ok());
-            let Some(line) = offset.and_then(|it| self.lines.get(it..)) else { continue };
-            if let (Some(newline), Value::Object(detail)) = (lines::newline(line), detail) {
-                detail.insert("fingerprint".to_owned(), fingerprint(&line[..newline]).into());
+            let at = |field: &str| {
+                let offset = detail[field].as_u64()?.checked_sub(base)?;
+                usize::try_from(offset).ok().filter(|it| *it <= self.lines.len())
+            };
+            let fingerprint = match (at("offset"), at("from"), at("to")) {
+                (Some(offset), ..) => {
+                    let line = &self.lines[offset..];
+                    lines::newline(line).map(|newline| fingerprint(&line[..newline]))
+                }
+                (None, Some(from), Some(to)) if from < to => Some(fingerprint_of_all(&self.lines[from..to])),
+                _ => None,
+            };
+            if let (Some(fingerprint), Value::Object(detail)) = (fingerprint, detail) {
+                detail.insert("fingerprint".to_owned(), fingerprint.into());
             }
         }
         Cow::Owned(drafts)
     }
+}
+
+/// The fingerprint of several records: that of their fingerprints, one behind the other.
+fn fingerprint_of_all(lines: &[u8]) -> String {
+    let mut all = String::new();
+    let mut start = 0;
+    for newline in memchr::memchr_iter(b'\n', lines) {
+        all.push_str(&fingerprint(&lines[start..newline]));
+        start = newline + 1;
+    }
+    fingerprint(all.as_bytes())
 }
 
 /// A journal locked for appending.

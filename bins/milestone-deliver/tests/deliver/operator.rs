@@ -15,6 +15,8 @@ fn hold_release_and_retry_now_work_from_outside() {
     assert_eq!(scratch.run(TOOL, &["--hold", "x"]).exits(0).all("command"), ["hold: x"]);
     assert_eq!(counts(&deliver(&scratch, &server, &[]).exits(0)), (0, 0, 0, 1));
     assert_eq!(server.requests().len(), 0);
+    let told = scratch.records("audit").into_iter().find(|it| it["action"] == "hold").unwrap();
+    assert!(told["detail"]["fingerprint"].is_string(), "a changed command would not show: {told}");
     scratch.run(TOOL, &["--release"]).exits(0);
     assert_eq!(counts(&deliver(&scratch, &server, &[]).exits(0)), (0, 1, 0, 1));
     assert_eq!(counts(&deliver(&scratch, &server, &[]).exits(0)), (0, 1, 0, 1));
