@@ -209,6 +209,44 @@ fn a_truncated_or_rewritten_journal_stops_writers_and_readers() {
 }
 
 #[test]
+fn a_sealed_segment_that_became_shorter_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = open(dir.path()).rotate_at(20);
+    let journal = journal(&logs);
+    for id in 1..=6 {
+        append(&journal, [id]).unwrap();
+    }
+    // Each line has 9 bytes, so each segment has two of them.
+    let file = |base: u64| format!("things.{base:020}.jsonl");
+    let second = dir.path().join(file(18));
+    let whole = fs::read(&second).unwrap();
+    let is_named = |journal: &Journal, position: &Position, base: u64, end: u64| {
+        let mut reader = journal.read_from(position).unwrap();
+        let text = loop {
+            match reader.next_item() {
+                Ok(it) => assert!(it.is_some(), "the end was reached"),
+                Err(error) => break error.to_string(),
+            }
+        };
+        let what = format!("it ends at offset {end}, but the next file begins at offset 36");
+        assert!(text.contains(&file(base)) && text.contains(&what), "{text}");
+    };
+    for length in [0, 1, 9, 17] {
+        fs::write(&second, &whole[..length]).unwrap();
+        is_named(&journal, &Position::default(), 18, 18 + length as u64);
+    }
+    fs::remove_file(&second).unwrap();
+    is_named(&journal, &Position::default(), 0, 18);
+
+    // Cut between the reader's look at the line before and what it reads next.
+    fs::write(&second, &whole).unwrap();
+    let mut reader = journal.read_from(&Position::after(27, b"{\"id\":3}")).unwrap();
+    fs::write(&second, &whole[..9]).unwrap();
+    let text = reader.next_item().unwrap_err().to_string();
+    assert!(text.contains(&file(18)) && text.contains("it ends at offset 27, but"), "{text}");
+}
+
+#[test]
 fn whatever_operation_fails_acknowledged_records_stay_and_the_next_run_goes_on() {
     for only_once in [true, false] {
         let mut fail_at = 0;

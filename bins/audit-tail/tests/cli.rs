@@ -285,6 +285,23 @@ fn whatever_was_changed_is_named_by_file_and_line() {
 }
 
 #[test]
+fn a_closed_file_that_became_shorter_stops_the_reading_and_is_named() {
+    let scratch = worked();
+    let file = &sealed(&scratch, "audit")[1];
+    let bytes = fs::read(scratch.log(file)).unwrap();
+    fs::write(scratch.log(file), &bytes[..bytes.len() - 100]).unwrap();
+    for args in [&[][..], &["-n", "1000"], &["-f", "-n", "1000"]] {
+        let run = scratch.run(TOOL, args).exits(65);
+        let said = run.stderr.lines().last().unwrap();
+        assert!(
+            said.contains(&format!("{file}: the journal was truncated, replaced or rewritten")),
+            "{said}"
+        );
+        assert!(said.ends_with("or bring the folder back from a backup"), "{said}");
+    }
+}
+
+#[test]
 fn a_journal_that_differs_from_the_audit_is_named() {
     let other = after(|it| edit(it, &sealed(it, "milestones")[0], "m0-1", "m9-1"));
     assert!(

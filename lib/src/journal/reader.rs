@@ -230,15 +230,17 @@ impl Reader {
                 self.filled += read;
                 Ok(true)
             }
-            Err(cause) => Err(Error::io("cannot read", &self.segments.active_path(), cause)),
+            Err(cause) => Err(Error::io("cannot read", &self.segments.path(segment), cause)),
         }
     }
 
     /// The file ends before the mark: it was sealed meanwhile, or it was cut.
     fn at_file_end(&mut self, from: u64) -> Result<bool> {
         let Some(segment) = &mut self.segment else { return Ok(false) };
-        let sealed = self.segments.sealed_path(segment.base);
-        if segment.end.is_none() && sealed.exists() {
+        if segment.end.is_some() {
+            return Err(self.segments.cut(segment.base, from));
+        }
+        if self.segments.sealed_path(segment.base).exists() {
             segment.end = Some(from);
             return self.fill();
         }
@@ -287,7 +289,7 @@ impl Lines {
             let room = chunk.min(segment.end.unwrap_or(self.end).min(self.end).saturating_sub(from));
             line.resize(start + usize::try_from(room).unwrap_or_default(), 0);
             let read = read_at(&segment.file, &mut line[start..], from - segment.base)
-                .map_err(|it| Error::io("cannot read", &self.segments.active_path(), it))?;
+                .map_err(|it| Error::io("cannot read", &self.segments.path(segment), it))?;
             line.truncate(start + read);
             if let Some(length) = lines::newline(&line[start..]) {
                 line.truncate(start + length);
@@ -356,7 +358,7 @@ pub(crate) fn place(logs: &Logs, name: &JournalName, offset: u64) -> Result<(Str
     while at < offset {
         let room = usize::try_from(offset - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
         let read = read_at(&segment.file, &mut chunk[..room], at - segment.base)
-            .map_err(|it| Error::io("cannot read", &segments.active_path(), it))?;
+            .map_err(|it| Error::io("cannot read", &segments.path(&segment), it))?;
         if read == 0 {
             break;
         }
@@ -435,6 +437,10 @@ pub(super) fn shorter(path: &Path, length: u64, synced: u64) -> Error {
 
 fn replaced(path: &Path, what: &str) -> Error {
     let what = format!("the journal was truncated, replaced or rewritten: {what}");
+    let is_sealed_of = |name: &str| {
+        let file = path.file_name().and_then(|it| it.to_str()).unwrap_or_default();
+        JournalName::internal(name).base_of(file).is_some()
+    };
     // Hash chains and tasks have no consumer that could go on elsewhere: they begin anew, or with what is left.
     let go_on = if path.parent().is_some_and(|it| it.ends_with("receive")) {
         "move the folders receive and .lock/receive away to begin a new feed"
@@ -442,6 +448,9 @@ fn replaced(path: &Path, what: &str) -> Error {
         "move .lock/audit.lock away to go on from what is left"
     } else if path.ends_with("tasks.jsonl") {
         "move .lock/tasks.lock away to go on from what is left"
+    } else if is_sealed_of("audit") || is_sealed_of("tasks") {
+        // All of it is read from its beginning, and no lock says how long a sealed file was.
+        "bring the folder back from a backup"
     } else {
         "go on with --resync start, end or an offset (milestone-queue, for what it reads)"
     };
@@ -484,6 +493,11 @@ impl Segments {
 
     fn sealed_path(&self, base: u64) -> std::path::PathBuf {
         self.logs.dir().join(self.name.sealed(base))
+    }
+
+    /// The file of a segment.
+    fn path(&self, segment: &Segment) -> std::path::PathBuf {
+        if segment.end.is_some() { self.sealed_path(segment.base) } else { self.active_path() }
     }
 
     fn replaced(&self, what: &str) -> Error {
@@ -532,15 +546,32 @@ impl Segments {
                 return Ok(Segment { file, base: self.mark.base, end: None });
             }
         }
-        let gone = || self.replaced(&format!("no segment holds offset {offset} any more"));
-        let base = self.last_sealed(offset)?.ok_or_else(gone)?;
+        let base = self.last_sealed(offset)?.ok_or_else(|| self.gone(offset))?;
         let path = self.sealed_path(base);
         let file = File::open(&path).map_err(|it| Error::io("cannot open", &path, it))?;
         let length = file.metadata().map_err(|it| Error::io("cannot look at the segment", &path, it))?.len();
         if offset >= base + length {
-            return Err(gone());
+            return Err(self.cut(base, base + length));
         }
         Ok(Segment { file, base, end: Some(base + length) })
+    }
+
+    /// The error for an offset before all files.
+    fn gone(&self, offset: u64) -> Error {
+        self.replaced(&format!("no segment holds offset {offset} any more"))
+    }
+
+    /// The error for a sealed segment of which something is wanted beyond its `end`: it was longer, or a file behind
+    /// it is gone.
+    fn cut(&self, base: u64, end: u64) -> Error {
+        let bases = match self.sealed_bases() {
+            Ok(it) => it,
+            Err(error) => return error,
+        };
+        let next = bases.into_iter().chain([self.mark.base]).filter(|it| *it > end).min();
+        let Some(next) = next else { return self.gone(end) };
+        let what = format!("it ends at offset {end}, but the next file begins at offset {next}");
+        replaced(&self.sealed_path(base), &what)
     }
 
     /// Where the journal begins, if what was before it was trimmed.
@@ -583,7 +614,7 @@ impl Segments {
         segment
             .file
             .read_exact_at(&mut bytes, from - segment.base)
-            .map_err(|it| Error::io("cannot read", &self.active_path(), it))?;
+            .map_err(|it| Error::io("cannot read", &self.path(&segment), it))?;
         Ok(bytes)
     }
 
@@ -604,8 +635,10 @@ impl Segments {
             let start = end.saturating_sub(length);
             let mut bytes = vec![0; usize::try_from(end - start).unwrap_or(usize::MAX)];
             segment.file.read_exact_at(&mut bytes, start).map_err(|it| match it.kind() {
-                io::ErrorKind::UnexpectedEof => self.replaced(&format!("it ends before offset {offset}")),
-                _ => Error::io("cannot read", &self.active_path(), it),
+                io::ErrorKind::UnexpectedEof => {
+                    replaced(&self.path(segment), &format!("it ends before offset {offset}"))
+                }
+                _ => Error::io("cannot read", &self.path(segment), it),
             })?;
             // Without a newline there its place was damaged, and the line ends here all the same.
             if bytes.last() == Some(&b'\n') {
