@@ -2,8 +2,8 @@
 //!
 //! # Invariants
 //! - No instance lock is taken: each works while `--watch` and a deliverer run.
-//! - What was asked for by name and cannot be done is said, key by key, and the exit code is 2; what was done
-//!   before is done (exit 0), so that asking twice is harmless.
+//! - What was asked for by name and cannot be done is said, key by key, the exit code is 2, and the result's status
+//!   `failed`; what was done before is done (exit 0), so that asking twice is harmless.
 //!
 //! Not here: how (`milepost::redrive`, `milepost::resend`, `milepost::discard`).
 
@@ -101,7 +101,12 @@ pub fn run(
         Verb::Discard { keys, reason } => discard(&consumer, keys, reason, &mut report, out)?,
     };
     report.cursor = queue::resume(queue, source)?.offset;
-    out.result(&report);
+    if verdict == Verdict::Done {
+        out.result(&report);
+    } else {
+        report.status = "failed";
+        out.refusal(&report);
+    }
     Ok(verdict)
 }
 

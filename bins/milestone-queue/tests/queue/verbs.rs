@@ -116,7 +116,8 @@ fn settled_events_are_sent_again_and_pending_ones_are_not() {
     let run = scratch.run(TOOL, &["--resend", "m0", "--resend=milestone:m2", "--resend", "nobody"]).exits(2);
     assert_eq!(
         run.stdout,
-        format!("{{\"status\":\"ok\",\"queued\":2,\"rejected\":0,\"cursor\":{end},\"pending\":0}}\n")
+        format!("{{\"status\":\"failed\",\"queued\":2,\"rejected\":0,\"cursor\":{end},\"pending\":0}}\n"),
+        "not all that was asked for"
     );
     assert!(run.stderr.contains("milestone-delivery-queue.jsonl has no event \"nobody\""), "{}", run.stderr);
     let lines = lines(&scratch);
@@ -322,9 +323,12 @@ fn what_contradicts_itself_or_says_too_little_is_a_usage_error() {
 fn nothing_to_do_creates_nothing_of_the_queue() {
     let scratch = Scratch::new();
     for args in [&["--resend", "a"][..], &["--redrive", "a"], &["--discard", "a", "--reason", "x"]] {
-        scratch.run(TOOL, args).exits(2);
+        // Its result is none of success, so that --quiet leaves it.
+        for args in [args, &[args, &["-q"]].concat()] {
+            assert_eq!(scratch.run(TOOL, args).exits(2).all("status"), ["failed"], "{args:?}");
+        }
     }
-    scratch.run(TOOL, &["--redrive-all"]).exits(0);
+    assert_eq!(scratch.run(TOOL, &["--redrive-all"]).exits(0).all("status"), ["ok"]);
     let since = ["--resend-all", "--since", "2026-03-01T10:00:00Z"];
     let run = scratch.run(TOOL, &since).exits(0);
     assert_eq!(run.results(), [json!({"status":"ok","queued":0,"rejected":0,"cursor":0,"pending":0})]);
