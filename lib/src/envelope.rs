@@ -102,7 +102,7 @@ pub struct DeadLetter {
 pub struct Attempt {
     /// When it was made.
     pub at: Timestamp,
-    /// HTTP status of the answer, if there was one.
+    /// HTTP status of the answer, if there was one; none of an item that was refused in a batch.
     pub status: Option<u16>,
     /// What the receiver said, or what went wrong.
     pub answer: String,

@@ -122,7 +122,7 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// A short name that never changes.
     pub reason: &'static str,
-    /// The HTTP status, if an answer came so far.
+    /// The HTTP status, if an answer came so far; none of an item that was refused in a batch.
     pub status: Option<u16>,
     /// What the receiver said or what went wrong, for people; shortened, nothing escaped.
     pub answer: String,

@@ -129,7 +129,7 @@ impl Outgoing {
     fn results(&self, whole: &HttpAnswer, now: Timestamp) -> Option<Vec<Judgement>> {
         let keys: Vec<&str> = self.items.iter().map(|it| it.key()).collect();
         let answer = BatchAnswer::parse(&whole.body, &keys)?;
-        let (status, retry_after) = (Some(whole.status), verdict::retry_after(whole, now));
+        let retry_after = verdict::retry_after(whole, now);
         let mut judgements = Vec::with_capacity(keys.len());
         for (item, result) in self.items.iter().zip(answer.results) {
             let is_about = result.is_about(&item.name.id);
@@ -143,6 +143,9 @@ impl Outgoing {
                 Status::Rejected => (Verdict::Failed(Fault::Item), "rejected"),
                 _ => return None,
             };
+            // The status of the whole says that all were judged. Alone a taken item would have had the same, a refused
+            // one another, which no result tells.
+            let status = Some(whole.status).filter(|_| verdict != Verdict::Failed(Fault::Item));
             let answer = verdict::shortened(&result.reason.unwrap_or_default());
             judgements.push(Judgement { verdict, reason, status, answer, retry_after, is_gone: false });
         }

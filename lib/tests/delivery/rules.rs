@@ -18,6 +18,7 @@ use milepost::{
     },
     journal::{JournalName, Resync},
 };
+use serde_json::json;
 
 #[test]
 fn everything_is_delivered_once_in_order_and_audited_once() {
@@ -135,6 +136,23 @@ fn a_rejection_is_a_dead_letter_at_once() {
     assert_eq!((summary.delivered, summary.dead_lettered, summary.pending), (2, 1, 0));
     let [dead] = &bench.dead_letters()[..] else { panic!("one dead letter") };
     assert_eq!((dead.reason.as_str(), dead.attempts.len()), ("rejected: HTTP 400: no", 1));
+}
+
+#[test]
+fn a_rejection_in_a_batch_has_its_own_reason_and_not_the_status_of_the_batch() {
+    let bench = Bench::new();
+    bench.enqueue(&items(400, 400));
+    let mut wire = Wire::new(|it| if it.id == "m300" { rejected() } else { accepted(it) });
+    wire.batch = Some(10);
+    let summary = bench.run(&mut wire);
+    assert_eq!((summary.delivered, summary.dead_lettered, summary.pending), (399, 1, 0));
+    let [dead] = &bench.dead_letters()[..] else { panic!("one dead letter") };
+    let [attempt] = &dead.attempts[..] else { panic!("one attempt") };
+    assert_eq!((dead.reason.as_str(), attempt.status, attempt.answer.as_str()), ("rejected: no", None, "no"));
+    let audited = &bench.audit("deliver", "dead-lettered")[0]["detail"];
+    assert_eq!((&audited["status"], &audited["reason"]), (&json!(null), &json!("rejected")));
+    let taken = bench.audit("deliver", "acknowledged");
+    assert!(taken.iter().all(|it| it["detail"]["status"] == 200), "what is taken is answered as if alone");
 }
 
 #[test]

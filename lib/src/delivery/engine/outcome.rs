@@ -205,7 +205,10 @@ impl Engine {
         if is_rejected || (counted && is_over) {
             let mut attempts = before.map_or_else(Vec::new, |it| it.history);
             attempts.push(attempt_of(&detail));
-            let reason = if is_rejected {
+            let reason = if is_rejected && judged.status.is_none() {
+                // In a batch: without a status it begins with that word anyway.
+                said(judged)
+            } else if is_rejected {
                 format!("rejected: {}", said(judged))
             } else if attempt >= schedule.attempts_max {
                 format!("given up after {attempt} attempts: {}", said(judged))

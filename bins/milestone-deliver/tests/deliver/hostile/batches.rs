@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use milepost_testing::hostile::{Batched, Framing, Hostile, Mode, Part, Request, Way};
+use serde_json::json;
 
 use super::bench::{Bench, CONCURRENCY, check_requests};
 use crate::queue::SECRET;
@@ -93,6 +94,11 @@ fn one_that_is_rejected_is_given_up_and_holds_no_other() {
         assert_eq!(taken.len() + dead.len(), COUNT);
         let batches = server.requests().iter().filter(|it| it.is_batch()).count();
         assert_eq!(dead.len(), batches, "one of each");
+        for letter in bench.scratch.records("milestone-delivery-deadletter") {
+            assert_eq!(letter["reason"], "rejected: no such scope");
+            let attempt = &letter["attempts"][0];
+            assert_eq!((&attempt["status"], &attempt["answer"]), (&json!(null), &json!("no such scope")));
+        }
         check_requests(&server, &[SECRET]);
     }
 }
