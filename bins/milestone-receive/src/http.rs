@@ -4,12 +4,21 @@
 //! - A peer that sends headers slowly, reads slowly, or opens many connections costs a bounded share:
 //!   [`HEADER_WAIT`], [`HEADER_BYTES_MAX`], [`CONNECTIONS_MAX`], and from other machines
 //!   [`PEER_CONNECTIONS_MAX`] each. One that sends nothing costs a descriptor and no buffer.
-//! - Asked to end, it takes no new connection, finishes what is in flight, and is done within [`END_WAIT`].
+//! - Asked to end, it takes no new connection, finishes what is in flight, and is done within [`END_WAIT`]. In flight
+//!   is a request whose headers came whole; a connection without one is closed at once.
 //! - A bug in a handler ends that connection and nothing else; the panic's message goes to the operator.
 //!
 //! Not here: which paths there are (`routes`), reading bodies (`body`), sockets (`listen`), peers (`peers`).
 
-use std::{io, pin::pin, sync::Arc, time::Duration};
+use std::{
+    io,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum::Router;
 use hyper::{
@@ -165,7 +174,9 @@ async fn connection<S: Connected + Sync>(
     }
     let io = TokioIo::new(Stalling::new(stream));
     let answers = TowerToHyperService::new(routes);
-    let service = service_fn(move |mut request: Request<Incoming>| {
+    let has_asked = AtomicBool::new(false);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        has_asked.store(true, Relaxed);
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(door);
         answers.call(request)
@@ -178,21 +189,17 @@ async fn connection<S: Connected + Sync>(
             .max_buf_size(BUFFER_BYTES)
             .serve_connection(io, service)
     );
-    let mut is_ending = *stop.borrow();
-    if is_ending {
-        served.as_mut().graceful_shutdown();
+    tokio::select! {
+        // First what has come: a whole request among it is in flight.
+        biased;
+        // How a connection ended is its peer's business.
+        _ = served.as_mut() => return,
+        _ = stop.wait_for(|it| *it) => {}
     }
-    loop {
-        tokio::select! {
-            // How a connection ended is its peer's business.
-            _ = served.as_mut() => return,
-            changed = stop.changed(), if !is_ending => {
-                is_ending = true;
-                if changed.is_ok() {
-                    served.as_mut().graceful_shutdown();
-                }
-            }
-        }
+    // hyper itself ends a connection that is between two requests, but waits for the headers of the first one.
+    if has_asked.load(Relaxed) {
+        served.as_mut().graceful_shutdown();
+        let _ = served.await;
     }
 }
 

@@ -3,9 +3,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::{Read, Write},
     process::Stdio,
     sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     thread,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -79,6 +81,31 @@ fn asked_to_end_it_answers_what_is_in_flight_and_keeps_it() {
     assert_eq!(read(stream).verdict(), (200, "accepted".into()));
     assert_eq!(waiting.join().unwrap(), 0, "process {pid}");
     assert_eq!(folder.verify_chain("receive/feed.jsonl"), 1);
+}
+
+#[test]
+fn asked_to_end_it_waits_for_no_headers() {
+    const WHOLE: &[u8] = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let folder = Folder::new();
+    let receiver = folder.start();
+    let mut streams = Vec::new();
+    // Of the first request of a connection, and of its second one.
+    for before in [&b""[..], WHOLE] {
+        let mut stream = receiver.connect();
+        stream.write_all(before).unwrap();
+        if !before.is_empty() {
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).unwrap();
+            assert_eq!(&answer, b"HTTP/1.1 200");
+        }
+        stream.write_all(b"POST /internal/milestones/ingest HTTP/1.1\r\nhost: loc").unwrap();
+        streams.push(stream);
+    }
+    // Answered by another connection: by then those are being served.
+    assert_eq!(receiver.get("/healthz").status, 200);
+    let began = Instant::now();
+    assert_eq!(receiver.end(), 0);
+    assert!(began.elapsed() < Duration::from_secs(5), "took {:?}", began.elapsed());
 }
 
 #[test]
