@@ -8,23 +8,26 @@
 //! - What a caller left out is filled in once, here, and remembered in [`LeftOut`], so that the same
 //!   command given twice is a duplicate and no conflict.
 //!
-//! Parts: `line` (an event as bytes). Not here: the rules of the schema (`schema`), reading JSON (`json`), whether evidence exists
-//! (`evidence`), how events travel (`envelope`).
+//! Parts: `normal` (the form that everybody agrees on), `flag` (evidence on a command line), `line` (an event as
+//! bytes). Not here: the rules of the schema (`schema`), reading JSON (`json`), whether evidence exists (`evidence`),
+//! how events travel (`envelope`).
 
+mod flag;
 mod line;
+mod normal;
 
 use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub use self::normal::{Defaults, LeftOut, normalise};
 use crate::{
     Timestamp,
     identity::hex,
     json::forms,
     schema::{FieldError, Schema},
-    text,
 };
 
 /// Bytes that one record may take as a line, its newline included.
@@ -186,33 +189,6 @@ impl Source {
     }
 }
 
-/// What stands for a field that the input leaves out.
-#[derive(Clone, Copy, Debug)]
-pub struct Defaults {
-    /// `timestampUtc`; with `None` the field is required.
-    pub timestamp: Option<Timestamp>,
-    /// `source`.
-    pub source: Source,
-    /// Whether an absent `milestoneId` is derived from scope, time and content; else it is required.
-    pub derive_id: bool,
-}
-
-impl Defaults {
-    /// What JSON may leave out, in a file, on stdin or in a request: the source, which is orchestrator.
-    pub const JSON: Defaults = Defaults { timestamp: None, source: Source::Orchestrator, derive_id: false };
-}
-
-/// Which fields the caller left out: they are filled in, and not compared with what is stored (J8).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LeftOut {
-    /// `timestampUtc`.
-    pub timestamp: bool,
-    /// `source`.
-    pub source: bool,
-    /// `ref` of each evidence, in order.
-    pub refs: Vec<bool>,
-}
-
 impl<'l> MilestoneEvent<Text<'l>> {
     /// Reads a line that is an event as it is, as [`MilestoneEvent::from_line`] does, without copying its text.
     ///
@@ -336,122 +312,6 @@ impl MilestoneEvent {
     }
 }
 
-impl Evidence {
-    /// Reads the flag `--evidence type=log,path=…,summary=…[,ref=…]` into the JSON of one evidence. A comma
-    /// splits only right before one of the four names, so that paths and sentences may hold commas.
-    ///
-    /// # Errors
-    /// A sentence for people: a name that is unknown, given twice or missing.
-    pub fn from_flag(flag: &str) -> Result<Value, String> {
-        const NAMES: [&str; 4] = ["type", "path", "summary", "ref"];
-        const FORM: &str = "expected type=…,path=…,summary=…[,ref=…]";
-        let name_at = |at: usize| {
-            NAMES.into_iter().find(|name| {
-                flag[at..].strip_prefix(name).is_some_and(|rest| rest.starts_with('='))
-                    && (at == 0 || flag.as_bytes()[at - 1] == b',')
-            })
-        };
-        let mut starts = flag.char_indices().filter_map(|(at, _)| Some((at, name_at(at)?))).peekable();
-        if starts.peek().is_none_or(|(at, _)| *at > 0) {
-            let word = flag.split(['=', ',']).next().unwrap_or_default();
-            let meant = text::nearest(word, NAMES).filter(|_| !word.is_empty());
-            let hint = meant.map(|it| format!("; did you mean \"{it}\"?")).unwrap_or_default();
-            return Err(format!("unknown name {}{hint}; {FORM}", text::quoted(word)));
-        }
-        let mut evidence = Map::new();
-        while let Some((at, name)) = starts.next() {
-            let end = starts.peek().map_or(flag.len(), |(next, _)| next - 1);
-            let value = &flag[at + name.len() + 1..end];
-            if name == "type" && value.contains(',') {
-                let shown = text::quoted(value);
-                return Err(format!(
-                    "type {shown} holds a comma; a comma splits only right before type=, path=, summary= and ref="
-                ));
-            }
-            if evidence.insert(name.to_owned(), Value::from(value)).is_some() {
-                return Err(format!("{name}= is given twice; {FORM}"));
-            }
-        }
-        match ["type", "path", "summary"].into_iter().find(|it| !evidence.contains_key(*it)) {
-            Some(name) => Err(format!("{name}= is missing; {FORM}")),
-            None => Ok(Value::Object(evidence)),
-        }
-    }
-}
-
-/// Brings an event's document into the form that everybody agrees on: text trimmed, time in milliseconds,
-/// empty `ref`s dropped, `defaults` for what is absent. Says what was left out, and what no schema can see.
-/// Call it before the document is validated.
-pub fn normalise(document: &mut Value, defaults: &Defaults) -> (LeftOut, Vec<FieldError>) {
-    let mut left_out = LeftOut::default();
-    let mut errors = Vec::new();
-    let Value::Object(fields) = document else {
-        return (left_out, errors);
-    };
-    fields.values_mut().for_each(trim);
-    if let Some(Value::Array(evidence)) = fields.get_mut("evidence") {
-        for it in evidence {
-            let Value::Object(it) = it else {
-                left_out.refs.push(false);
-                continue;
-            };
-            it.values_mut().for_each(trim);
-            if it.get("ref").is_some_and(|it| it == "") {
-                it.remove("ref");
-            }
-            left_out.refs.push(!it.contains_key("ref"));
-        }
-    }
-    match fields.get_mut("timestampUtc") {
-        Some(Value::String(given)) => match Timestamp::parse_utc(given) {
-            Ok(time) => {
-                if given.len() != TIMESTAMP_BYTES {
-                    *given = time.to_string();
-                }
-            }
-            Err(message) => errors.push(FieldError::new("/timestampUtc", no_time(given, message))),
-        },
-        Some(_) => {}
-        None => {
-            if let Some(time) = defaults.timestamp {
-                fields.insert("timestampUtc".to_owned(), Value::from(time.to_string()));
-                left_out.timestamp = true;
-            }
-        }
-    }
-    if !fields.contains_key("source") {
-        fields.insert("source".to_owned(), Value::from(defaults.source.as_str()));
-        left_out.source = true;
-    }
-    if let Some(Value::String(id)) = fields.get("milestoneId")
-        && let Some(control) = id.chars().find(|it| it.is_control())
-    {
-        let message = format!("holds a control character (U+{:04X})", u32::from(control));
-        errors.push(FieldError::new("/milestoneId", message));
-    }
-    (left_out, errors)
-}
-
-/// Length of a time in its one form, `YYYY-MM-DDTHH:MM:SS.sssZ`: text that parses and is as long is that.
-const TIMESTAMP_BYTES: usize = 24;
-
-fn trim(value: &mut Value) {
-    if let Value::String(it) = value {
-        let trimmed = text::trim(it);
-        if trimmed.len() < it.len() {
-            *it = trimmed.to_owned();
-        }
-    }
-}
-
-fn no_time(given: &str, message: String) -> String {
-    const SHOWN_BYTES_MAX: usize = 40;
-    if given.len() <= SHOWN_BYTES_MAX {
-        return message;
-    }
-    format!("{} is no RFC 3339 time: expected YYYY-MM-DDTHH:MM:SSZ", text::quoted(given))
-}
-
 fn too_long(bytes: usize) -> FieldError {
     FieldError::new(
         "",
@@ -471,7 +331,7 @@ fn faults_of(line: &[u8], cause: &serde_json::Error) -> Vec<FieldError> {
 
 fn utc<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
     let text = Text::deserialize(from)?;
-    Timestamp::parse_utc(text.as_ref()).map_err(|it| de::Error::custom(no_time(text.as_ref(), it)))
+    Timestamp::parse_utc(text.as_ref()).map_err(|it| de::Error::custom(normal::no_time(text.as_ref(), it)))
 }
 
 #[cfg(test)]
@@ -743,29 +603,5 @@ mod tests {
         let line = String::from_utf8(event(document()).to_line().unwrap()).unwrap();
         let untidy = line.replace("Out.", " Out. ").replace(".000Z", "Z");
         assert_eq!(MilestoneEvent::from_line(untidy.as_bytes()).unwrap(), event(document()));
-    }
-
-    #[test]
-    fn an_evidence_flag_splits_only_before_its_names() {
-        let read = |flag| Evidence::from_flag(flag);
-        assert_eq!(
-            read("type=log,path=a,b=c.log,summary=done, at last, ref=x,ref=sha256:00").unwrap(),
-            json!({"type": "log", "path": "a,b=c.log", "summary": "done, at last, ref=x", "ref": "sha256:00"})
-        );
-        assert_eq!(
-            read("summary=s,type=doc,path=ü,ref=").unwrap(),
-            json!({"type": "doc", "path": "ü", "summary": "s", "ref": ""})
-        );
-        let refused = |flag| read(flag).unwrap_err();
-        let form = "expected type=…,path=…,summary=…[,ref=…]";
-        assert_eq!(
-            refused("typ=log,path=p,summary=s"),
-            format!("unknown name \"typ\"; did you mean \"type\"?; {form}")
-        );
-        assert_eq!(refused(""), format!("unknown name \"\"; {form}"));
-        assert_eq!(refused("deploy.log"), format!("unknown name \"deploy.log\"; {form}"));
-        assert_eq!(refused("type=log,path=p,path=q,summary=s"), format!("path= is given twice; {form}"));
-        assert_eq!(refused("type=log,path=p"), format!("summary= is missing; {form}"));
-        assert!(refused("type=log, path=p,summary=s").starts_with("type \"log, path=p\" holds a comma"));
     }
 }
