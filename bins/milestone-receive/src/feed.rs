@@ -11,10 +11,13 @@
 //! - A start reads what came since the places were last remembered, in a file that may be deleted ([`VIEW`]).
 //! - A line that the disk damaged is told of, kept in quarantine, and passed over.
 //!
+//! Parts: `past` (what is read from the journal), `blocks` and `days` (where lines are, how many there are).
+//!
 //! Not here: who asks (`reads`, `stream`, `page`), what is shown of an item (`item`).
 
 mod blocks;
 mod days;
+mod past;
 
 use std::{
     cell::OnceCell,
@@ -26,18 +29,18 @@ use milepost::{
     Result, Timestamp,
     cli::Messages,
     event::RiskStatus,
-    journal::{self, Journal, Lines, Position, Reader, keep_in_quarantine},
+    journal::{self, Journal, Position, Reader, keep_in_quarantine},
     logs::Logs,
     state_file::{self, Loaded},
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
 
-use self::blocks::{Block, Blocks};
+use self::blocks::Blocks;
 pub use self::days::Days;
 use crate::{
     item::{Item, ShowEvidence},
-    latest::{self, Latest, Lists, Place},
+    latest::{self, Latest, Place},
 };
 
 /// What is remembered for the next start, relative to the logs folder.
@@ -55,8 +58,6 @@ const PAGE_BYTES_MAX: usize = 64 << 10;
 /// Reads of the journal at a time: half of the threads for what takes long (`THREADS_MAX` in main), so that readers
 /// never keep long batches from being examined.
 const READS_MAX: usize = 2;
-/// Lines that one question about the past looks at before it answers with what it has.
-const SCANNED_MAX: usize = 20_000;
 /// Damaged lines that are remembered as told.
 const DAMAGED_MAX: usize = 1000;
 
@@ -435,132 +436,6 @@ impl Feed {
         true
     }
 
-    fn read_newest(&self, filter: &Filter, before: Option<Before>, limit: usize) -> Result<Page> {
-        let mut known = self.state().known(filter, before, limit);
-        if known.is_none()
-            && let Some(scope) = &filter.scope
-            && self.state().latest.is_dropped(scope)
-        {
-            if !self.restore(scope)? {
-                return Ok(Page { items: Vec::new(), next: None });
-            }
-            known = self.state().known(filter, before, limit);
-        }
-        let Found { places, next } = match known {
-            Some(it) => it,
-            None => self.scan(filter, before, limit)?,
-        };
-        let mut items = Vec::with_capacity(places.len());
-        let mut lines = self.journal.lines();
-        for place in places {
-            if let Some(item) = self.state().recent(place.seq, self.show) {
-                items.push(item);
-            } else if let Some(item) = self.item_at(&mut lines, place)? {
-                items.push(Arc::new(item));
-            }
-        }
-        Ok(Page { items, next })
-    }
-
-    fn item_at(&self, lines: &mut Lines, place: Place) -> Result<Option<Item>> {
-        let Some(line) = lines.get(place.offset)? else { return Ok(None) };
-        let item = Item::from_line(&line, self.show).filter(|it| it.seq == place.seq);
-        if item.is_none() {
-            self.tell_damage(place.offset, place.offset + line.len() as u64 + 1)?;
-        }
-        Ok(item)
-    }
-
-    /// The newest before a place, from the journal: block by block, those with the latest times first.
-    fn scan(&self, filter: &Filter, before: Option<Before>, limit: usize) -> Result<Found> {
-        let (blocks, end) = {
-            let state = self.state();
-            (state.blocks.by_time(state.end), state.end)
-        };
-        let before = before.unwrap_or((Timestamp::from_millis(i64::MAX), u64::MAX));
-        let mut reader = Reader::open_at(self.logs(), self.journal.name(), 0)?;
-        let mut found: BTreeSet<Place> = BTreeSet::new();
-        let mut scanned = 0;
-        for (Block { offset, earliest, latest, .. }, block_end) in blocks {
-            // Nothing in this block or in those after it is newer than what is found already.
-            let is_enough =
-                found.len() > limit && found.iter().nth_back(limit).is_some_and(|it| it.time > latest);
-            if is_enough || filter.since.is_some_and(|it| latest < it) {
-                break;
-            }
-            if scanned > SCANNED_MAX && latest < before.0 {
-                // What is as new as this block may be older than something in it.
-                found.retain(|it| it.time > latest);
-                let mut found = Found::of(found, limit);
-                found.next.get_or_insert((latest, u64::MAX));
-                return Ok(found);
-            }
-            if earliest > before.0 {
-                continue;
-            }
-            reader.seek(offset);
-            while reader.offset() < block_end.min(end)
-                && let Some(item) = reader.next_item()?
-            {
-                scanned += 1;
-                let journal::Item::Line { offset, text, .. } = item else { continue };
-                let Some(Line { seq, event, .. }) = Line::read(text) else { continue };
-                if (event.timestamp_utc, seq) < before
-                    && filter.takes(&event)
-                    && filter.words.as_ref().is_none_or(|words| {
-                        // What is hidden cannot be searched for either.
-                        Item::from_line(text, self.show).is_some_and(|it| it.has(words))
-                    })
-                {
-                    found.insert(Place { time: event.timestamp_utc, seq, offset });
-                    if found.len() > limit + 1 {
-                        found.pop_first();
-                    }
-                }
-            }
-        }
-        Ok(Found::of(found, limit))
-    }
-
-    /// Makes the lists of a scope again by reading the whole feed; false when it has no milestone. Then nothing is
-    /// kept: whoever asks for scopes that never were must not drive out those that are.
-    fn restore(&self, scope: &str) -> Result<bool> {
-        let mut lists = Lists::default();
-        let mut reader = Reader::open_at(self.logs(), self.journal.name(), 0)?;
-        let until = reader.end();
-        add_scope(&mut lists, &mut reader, scope, until)?;
-        // What came meanwhile is little; with the state held, nothing can come in between.
-        let mut state = self.state();
-        reader.refresh()?;
-        add_scope(&mut lists, &mut reader, scope, state.end)?;
-        let is_there = !lists.is_empty();
-        if is_there {
-            state.latest.restore(scope, lists);
-        }
-        Ok(is_there)
-    }
-
-    fn read_after(&self, from: Cursor) -> Result<(Vec<Arc<Item>>, Cursor)> {
-        let (start, until) = {
-            let state = self.state();
-            (from.offset.unwrap_or_else(|| state.blocks.before(from.after + 1)), state.end)
-        };
-        let mut reader = Reader::open_at(self.logs(), self.journal.name(), start)?;
-        let (mut items, mut bytes, mut cursor) = (Vec::new(), 0, from);
-        while items.len() < PAGE_ITEMS_MAX && bytes < PAGE_BYTES_MAX && reader.offset() < until {
-            let Some(item) = reader.next_item()? else { break };
-            if let journal::Item::Line { text, .. } = item
-                && let Some(item) = Item::from_line(text, self.show).filter(|it| it.seq > cursor.after)
-            {
-                cursor.after = item.seq;
-                bytes += item.bytes;
-                items.push(Arc::new(item));
-            }
-        }
-        cursor.offset = Some(reader.offset());
-        Ok((items, cursor))
-    }
-
     /// Keeps what is left of a damaged line and says so, once a run.
     fn tell_damage(&self, offset: u64, end: u64) -> Result<()> {
         {
@@ -587,21 +462,6 @@ impl Feed {
         // A panic while it was held is a bug that was reported; the lists are whole after every step.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Adds the milestones of a scope up to the logical offset `until`.
-fn add_scope(lists: &mut Lists, reader: &mut Reader, scope: &str, until: u64) -> Result<()> {
-    while reader.offset() < until
-        && let Some(item) = reader.next_item()?
-    {
-        let journal::Item::Line { offset, text, .. } = item else { continue };
-        let Some(line) = Line::read(text) else { continue };
-        if line.event.scope == scope {
-            let place = Place { time: line.event.timestamp_utc, seq: line.seq, offset };
-            lists.add(place, line.event.risk_status);
-        }
-    }
-    Ok(())
 }
 
 /// Places that were asked for, newest first, and where to go on.
