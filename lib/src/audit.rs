@@ -21,6 +21,8 @@ pub use when::appended_at;
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
+    panic::resume_unwind,
+    thread::{self, ScopedJoinHandle},
 };
 
 use serde_json::{Value, json};
@@ -134,6 +136,8 @@ words! {
 
 /// More than most records have: room for all of a batch is made at once.
 const RECORD_BYTES: usize = 768;
+/// As many records are made in about 0.15 ms, a multiple of what a thread costs.
+const DRAFTS_BESIDE: usize = 256;
 
 /// An audit record before it has its place in the chain.
 #[derive(Clone, Debug, PartialEq)]
@@ -257,12 +261,42 @@ impl From<Error> for Failure {
 
 /// Appends records; returns the logical end of the audit journal. With none, nothing is written.
 pub fn append(logs: &Logs, drafts: &[Draft<'_>]) -> Result<u64, Failure> {
-    let (mut active, mut chain) = open(logs)?;
-    if drafts.is_empty() {
-        return Ok(active.mark().end());
+    append_after(logs, drafts, || Ok(()))
+}
+
+/// As [`append`], once `effect` has succeeded: it brings to disk what the records tell of. While it does, the lines of
+/// many records are made, which takes about as long; nothing is written before it is done.
+pub fn append_after(
+    logs: &Logs,
+    drafts: &[Draft<'_>],
+    effect: impl FnOnce() -> Result<()> + Send,
+) -> Result<u64, Failure> {
+    if drafts.len() < DRAFTS_BESIDE {
+        effect()?;
+        let (mut active, mut chain) = open(logs)?;
+        if drafts.is_empty() {
+            return Ok(active.mark().end());
+        }
+        return write(&mut active, &mut chain, drafts);
     }
-    write(&mut active, &mut chain, drafts)?;
-    Ok(active.end())
+    let mut effect = Some(effect);
+    let (made, done) = thread::scope(|scope| {
+        let beside = thread::Builder::new()
+            .name("effect".to_owned())
+            .spawn_scoped(scope, || effect.take().map_or(Ok(()), |it| it()));
+        let made = open(logs).map(|(active, mut chain)| {
+            let lines = make(&active, &mut chain, drafts);
+            (active, chain, lines)
+        });
+        (made, beside.map_or(Ok(Ok(())), ScopedJoinHandle::join))
+    });
+    done.unwrap_or_else(|panic| resume_unwind(panic))?;
+    // Where no thread could be had it is still to be done.
+    if let Some(effect) = effect {
+        effect()?;
+    }
+    let (mut active, chain, lines) = made?;
+    commit(&mut active, &chain, &lines)
 }
 
 /// Settles what a dead writer left in the audit journal.
@@ -298,17 +332,30 @@ fn open(logs: &Logs) -> Result<(Active, Chain), Failure> {
     Ok((active, chain))
 }
 
-fn write(active: &mut Active, chain: &mut Chain, drafts: &[Draft<'_>]) -> Result<(), Failure> {
+/// Appends the next records; returns the logical end of the journal.
+fn write(active: &mut Active, chain: &mut Chain, drafts: &[Draft<'_>]) -> Result<u64, Failure> {
+    let lines = make(active, chain, drafts);
+    commit(active, chain, &lines)
+}
+
+/// The lines of the next records, over which the chain steps.
+fn make(active: &Active, chain: &mut Chain, drafts: &[Draft<'_>]) -> Vec<u8> {
     let timestamp = clock::now().to_string();
     let mut lines = Vec::with_capacity(drafts.len() * RECORD_BYTES);
     for draft in drafts {
         write_record(&mut lines, draft, active.logs().tool(), &timestamp, chain);
     }
+    lines
+}
+
+/// Appends what was made, after which the chain stands where it says.
+fn commit(active: &mut Active, chain: &Chain, lines: &[u8]) -> Result<u64, Failure> {
     active.make_room(lines.len() as u64)?;
-    active.append(&lines)?;
+    active.append(lines)?;
     active
         .move_mark(0, chain.seq, &chain.head)
-        .map_err(|error| Failure { error: error.kind_is(Kind::Io), is_durable: true })
+        .map_err(|error| Failure { error: error.kind_is(Kind::Io), is_durable: true })?;
+    Ok(active.end())
 }
 
 /// Writes the canonical line of the next record and steps the chain over it.

@@ -280,6 +280,33 @@ fn whatever_operation_fails_acknowledged_records_stay_and_the_next_run_goes_on()
 }
 
 #[test]
+fn whatever_fails_beside_the_making_of_many_audit_records_they_tell_of_what_is_there() {
+    let mut fail_at = 0;
+    loop {
+        let dir = tempfile::tempdir().unwrap();
+        let logs = open(dir.path());
+        append(&journal(&logs), 1..=1).unwrap();
+        let disk = DyingDisk::failing_once_after(fail_at);
+        let done = append(&journal(&logs.clone().on_disk(disk.clone())), 2..=400);
+        append(&journal(&logs), 999..=999).unwrap();
+        let found = ids(&journal(&logs));
+        let audit = fs::read_to_string(dir.path().join("audit.jsonl")).unwrap();
+        let records = audit.lines().map(|it| serde_json::from_str::<Value>(it).unwrap());
+        let told: Vec<u64> = records
+            .filter(|it| it["outcome"] != "quarantined")
+            .map(|it| it["idempotency_key"].as_str().unwrap().parse().unwrap())
+            .collect();
+        assert_eq!(told, found, "failed at {fail_at}");
+        assert!(done.is_err() || found.len() == 401, "failed at {fail_at}: {}", found.len());
+        if !disk.has_failed() {
+            break;
+        }
+        fail_at += 1;
+    }
+    assert!(fail_at > 5, "only {fail_at} operations were made to fail");
+}
+
+#[test]
 fn all_or_nothing_leaves_nothing_when_it_is_cut_short() {
     let mut fail_at = 0;
     loop {

@@ -35,9 +35,33 @@ const PAGE_SLOTS: usize = PAGE_BYTES / SLOT_BYTES - 1;
 const MEAN_ENTRIES: u64 = 80;
 /// Far more than any disk holds: 2^52 bytes.
 const BUCKETS_MAX: u64 = 1 << 40;
+/// Pages that are written at once take up to this much memory.
+const RUN_BYTES: usize = 64 * PAGE_BYTES;
 const MAGIC: &[u8; 8] = b"mileidx2";
 
 type Page = Box<[u8; PAGE_BYTES]>;
+
+/// Pages that lie one behind the other, to be written at once: a long call changes nearly all of them.
+#[derive(Default)]
+struct Run {
+    first: u64,
+    pages: Vec<u8>,
+}
+
+impl Run {
+    fn holds(&self, number: u64) -> bool {
+        (self.first..self.next()).contains(&number)
+    }
+
+    /// Whether the page belongs behind those that are there, and has room.
+    fn takes(&self, number: u64) -> bool {
+        number == self.next() && self.pages.len() < RUN_BYTES
+    }
+
+    fn next(&self) -> u64 {
+        self.first + (self.pages.len() / PAGE_BYTES) as u64
+    }
+}
 
 /// What looking for a hash gave.
 pub enum Lookup {
@@ -179,22 +203,30 @@ impl Table {
         let mut header = self.header.clone();
         header.entries += entries.len() as u64;
         header.position = position;
+        let mut run = Run::default();
         while header.entries > header.buckets * MEAN_ENTRIES {
-            if !self.split(header.buckets)? {
-                return Ok(false);
+            // A bucket may be split from one that this insertion has made.
+            if run.holds(1 + parent_of(header.buckets)) {
+                self.write_run(&mut run)?;
             }
+            let Some(mut page) = self.split(header.buckets)? else { return Ok(false) };
+            self.put_page(&mut run, 1 + header.buckets, &mut page)?;
             header.buckets += 1;
         }
+        self.write_run(&mut run)?;
         let bucket = |it: &(u64, u64)| bucket_of(it.0, header.buckets);
         entries.sort_unstable_by_key(bucket);
+        let mut page = Page::new([0; PAGE_BYTES]);
         for entries in entries.chunk_by(|left, right| bucket(left) == bucket(right)) {
             let bucket = bucket(&entries[0]);
-            let Some(mut page) = self.read_page(1 + bucket)? else { return Ok(false) };
-            if !fill(&mut page, bucket, synced_buckets, header.buckets, entries) {
+            if !self.read_page_into(&mut page, 1 + bucket)?
+                || !fill(&mut page, bucket, synced_buckets, header.buckets, entries)
+            {
                 return Ok(false);
             }
-            self.write_page(1 + bucket, &mut page)?;
+            self.put_page(&mut run, 1 + bucket, &mut page)?;
         }
+        self.write_run(&mut run)?;
         self.sync()?;
         self.header = header;
         self.write_header()?;
@@ -202,17 +234,16 @@ impl Table {
         Ok(true)
     }
 
-    /// Makes bucket number `buckets` out of the one it splits from, which stays as it is.
-    fn split(&self, buckets: u64) -> Result<bool> {
+    /// The page of bucket number `buckets`, out of the one it splits from, which stays as it is.
+    fn split(&self, buckets: u64) -> Result<Option<Page>> {
         let from = parent_of(buckets);
-        let Some(old) = self.read_page(1 + from)? else { return Ok(false) };
+        let Some(old) = self.read_page(1 + from)? else { return Ok(None) };
         let mut new = Page::new([0; PAGE_BYTES]);
         let moved = slots(&old).filter(|it| bucket_of(it.0, buckets + 1) == buckets);
         for (slot, entry) in (1..).zip(moved) {
             put(&mut new, slot, entry);
         }
-        self.write_page(1 + buckets, &mut new)?;
-        Ok(true)
+        Ok(Some(new))
     }
 
     fn read_page(&self, number: u64) -> Result<Option<Page>> {
@@ -230,10 +261,29 @@ impl Table {
     }
 
     fn write_page(&self, number: u64, page: &mut Page) -> Result<()> {
+        let mut run = Run::default();
+        self.put_page(&mut run, number, page)?;
+        self.write_run(&mut run)
+    }
+
+    /// Seals a page and puts it into the run, which is written first when the page does not belong behind it.
+    fn put_page(&self, run: &mut Run, number: u64, page: &mut Page) -> Result<()> {
+        if !run.takes(number) {
+            self.write_run(run)?;
+            run.first = number;
+        }
         let seal = seal_of(page, number);
         page[..8].copy_from_slice(&seal);
-        durable::write_all_at(self.logs.disk(), &self.file, &page[..], number * PAGE_BYTES as u64)
-            .map_err(|it| self.failed("cannot write", it))
+        run.pages.extend_from_slice(&page[..]);
+        Ok(())
+    }
+
+    /// Writes the run, and leaves it empty.
+    fn write_run(&self, run: &mut Run) -> Result<()> {
+        let written =
+            durable::write_all_at(self.logs.disk(), &self.file, &run.pages, run.first * PAGE_BYTES as u64);
+        run.pages.clear();
+        written.map_err(|it| self.failed("cannot write", it))
     }
 
     fn write_header(&self) -> Result<()> {

@@ -218,7 +218,9 @@ impl Active {
 
     /// Takes back what was appended since the mark, as far as the disk lets us; the handle is spent.
     pub fn roll_back(&mut self) {
-        self.failed = true;
+        if std::mem::replace(&mut self.failed, true) {
+            return;
+        }
         let disk = self.logs.disk();
         // If this fails too, the next writer settles what is left: unacknowledged records may stay.
         if disk.set_len(&self.file, self.mark.length).is_ok() {

@@ -324,12 +324,13 @@ impl Writer {
         if all_or_nothing {
             self.active.begin_undoable()?;
         }
-        let from = self.active.end();
-        self.active.append(&batch.lines)?;
-        if all_or_nothing {
-            self.active.end_undoable()?;
-        }
-        match audit::append(&logs, &batch.attested(self.active.name(), from)) {
+        let Writer { active } = self;
+        let drafts = batch.attested(active.name(), active.end());
+        let audited = audit::append_after(&logs, &drafts, || {
+            active.append(&batch.lines)?;
+            if all_or_nothing { active.end_undoable() } else { Ok(()) }
+        });
+        match audited {
             Ok(audited) => {
                 let (seq, head) = batch.chain.as_ref().map_or((0, ""), |it| (it.seq, it.head.as_str()));
                 self.active.move_mark(audited, seq, head)
