@@ -21,14 +21,12 @@ pub use when::appended_at;
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
-    panic::resume_unwind,
-    thread::{self, ScopedJoinHandle},
 };
 
 use serde_json::{Value, json};
 
 use crate::{
-    Error, Kind, Result, canonical,
+    Error, Kind, Result, beside, canonical,
     chain::{self, Chain},
     clock, identity,
     journal::{Item, JournalName, Reader, active::Active, fingerprint, line_before},
@@ -269,34 +267,17 @@ pub fn append(logs: &Logs, drafts: &[Draft<'_>]) -> Result<u64, Failure> {
 pub fn append_after(
     logs: &Logs,
     drafts: &[Draft<'_>],
-    effect: impl FnOnce() -> Result<()> + Send,
+    effect: impl FnMut() -> Result<()> + Send,
 ) -> Result<u64, Failure> {
-    if drafts.len() < DRAFTS_BESIDE {
-        effect()?;
-        let (mut active, mut chain) = open(logs)?;
-        if drafts.is_empty() {
-            return Ok(active.mark().end());
-        }
-        return write(&mut active, &mut chain, drafts);
-    }
-    let mut effect = Some(effect);
-    let (made, done) = thread::scope(|scope| {
-        let beside = thread::Builder::new()
-            .name("effect".to_owned())
-            .spawn_scoped(scope, || effect.take().map_or(Ok(()), |it| it()));
-        let made = open(logs).map(|(active, mut chain)| {
-            let lines = make(&active, &mut chain, drafts);
-            (active, chain, lines)
-        });
-        (made, beside.map_or(Ok(Ok(())), ScopedJoinHandle::join))
-    });
-    done.unwrap_or_else(|panic| resume_unwind(panic))?;
-    // Where no thread could be had it is still to be done.
-    if let Some(effect) = effect {
-        effect()?;
-    }
-    let (mut active, chain, lines) = made?;
-    commit(&mut active, &chain, &lines)
+    let prepare = || {
+        let (active, mut chain) = open(logs)?;
+        let lines = make(&active, &mut chain, drafts);
+        Ok::<_, Failure>((active, chain, lines))
+    };
+    let (done, prepared) = beside::both(drafts.len() >= DRAFTS_BESIDE, effect, prepare);
+    done?;
+    let (mut active, chain, lines) = prepared?;
+    if lines.is_empty() { Ok(active.mark().end()) } else { commit(&mut active, &chain, &lines) }
 }
 
 /// Settles what a dead writer left in the audit journal.

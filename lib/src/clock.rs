@@ -170,9 +170,9 @@ fn digits(bytes: &[u8]) -> Option<i64> {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nanos = i128::from(self.0) * 1_000_000;
+        let (second, millis) = (self.0.div_euclid(1000), self.0.rem_euclid(1000));
         // The range of `MILLIS_RANGE` is well within what the crate can name.
-        let at = OffsetDateTime::from_unix_timestamp_nanos(nanos).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let at = OffsetDateTime::from_unix_timestamp(second).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         // By hand: a receiver writes several for each milestone, and the formatting machinery costs more than the rest.
         let mut text = *b"0000-00-00T00:00:00.000Z";
         let mut put = |place: std::ops::Range<usize>, mut number: usize| {
@@ -187,7 +187,7 @@ impl fmt::Display for Timestamp {
         put(11..13, usize::from(at.hour()));
         put(14..16, usize::from(at.minute()));
         put(17..19, usize::from(at.second()));
-        put(20..23, usize::from(at.millisecond()));
+        put(20..23, usize::try_from(millis).unwrap_or(0));
         f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }

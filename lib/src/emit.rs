@@ -18,7 +18,9 @@ use crate::{
     event::{LeftOut, MilestoneEvent, Source},
     identity,
     index::Index,
-    journal::{Batch, Described, Digest, DigestMap, Journal, JournalName, Kept, Lines, digest, fingerprint},
+    journal::{
+        Batch, Described, Digest, DigestMap, Journal, JournalName, Kept, Lines, digest, push_fingerprint,
+    },
     logs::Logs,
     schema::FieldError,
 };
@@ -144,8 +146,10 @@ impl Records {
         event.write_line(&mut self.lines).map_err(|it| Error::new(Kind::BadData, it.path, it.message))?;
         let line = start..self.lines.len();
         let key = identity::milestone_key(&event.milestone_id);
+        let from = self.texts.len();
+        push_fingerprint(&self.lines[start..line.end - 1], &mut self.texts);
         Ok(Record {
-            fingerprint: self.keep(&fingerprint(&self.lines[start..line.end - 1])),
+            fingerprint: from..self.texts.len(),
             trace_id: self.keep(&identity::trace_id(&key)),
             digest: digest(event.milestone_id.as_bytes()),
             key: self.keep(&key),

@@ -16,8 +16,8 @@ use serde_json::json;
 use crate::{
     Error, Kind, Result, Timestamp,
     audit::{self, Action, Detail, Draft, Outcome},
-    clock,
-    envelope::{EventEnvelope, Resume},
+    beside, clock,
+    envelope::EventEnvelope,
     event::MilestoneEvent,
     index::Index,
     journal::{
@@ -41,6 +41,9 @@ pub struct Passed {
     /// The logical offset in the source up to which all is done.
     pub cursor: u64,
 }
+
+/// So many keys take the index about 0.1 ms, a multiple of what a thread costs.
+const RECORDS_BESIDE: usize = 256;
 
 /// Carries events from one journal to one queue. The holder has the queue's instance lock.
 #[derive(Debug)]
@@ -122,20 +125,20 @@ impl Arrivals {
 
     /// Makes the record of one line, or says why there is none.
     fn write(&mut self, line: &[u8], now: Timestamp) -> Result<Content, String> {
-        let Position { offset, fingerprint } = self.behind.clone();
-        let resume = Resume { offset, fingerprint };
         let start = self.records.len();
         let key = if let Some(event) = MilestoneEvent::borrowed(line) {
-            EventEnvelope::write_milestone(&event, now, &resume, &mut self.records)
+            EventEnvelope::write_milestone(&event, now, &self.behind, &mut self.records)
         } else {
-            let event = EventEnvelope { resume: Some(resume), ..queue::event_of(line, now)? };
+            let event = EventEnvelope { resume: Some(self.behind.clone()), ..queue::event_of(line, now)? };
             event.write_line(&mut self.records).map_err(|it| it.to_string())?;
             event.idempotency_key
         };
         let digest = digest(queue::event_key(&key).as_bytes());
         let record = start..self.records.len();
         let key = self.keep(&key);
-        let fingerprint = self.keep(&journal::fingerprint(&self.records[start..record.end - 1]));
+        let from = self.texts.len();
+        journal::push_fingerprint(&self.records[start..record.end - 1], &mut self.texts);
+        let fingerprint = from..self.texts.len();
         Ok(Content::Event { digest, record, key, fingerprint })
     }
 
@@ -247,12 +250,25 @@ impl Enqueuer {
             }));
             batch.audit(Draft::new(Action::Enqueue, Outcome::Queued, detail));
         }
-        writer.append(&batch)?;
+        let index = &mut self.index;
+        let (done, ()) = beside::both(
+            appended.len() >= RECORDS_BESIDE,
+            || writer.append(&batch),
+            || {
+                if let Some(index) = index {
+                    for (digest, offset, end) in &appended {
+                        index.add_digest(digest, *offset, *end);
+                    }
+                }
+            },
+        );
+        if let Err(error) = done {
+            // It knows records that are not there.
+            self.index = None;
+            return Err(error);
+        }
         passed.queued += appended.len() as u64;
         if let Some(index) = &mut self.index {
-            for (digest, offset, end) in appended {
-                index.add_digest(digest, offset, end);
-            }
             index.settle()?;
         }
         Ok(is_recorded)

@@ -19,6 +19,7 @@ use crate::{
     Timestamp, canonical,
     event::MilestoneEvent,
     identity,
+    journal::Position,
     schema::{FieldError, Schema},
     text,
 };
@@ -57,7 +58,7 @@ pub struct EventEnvelope {
     pub payload: Box<RawValue>,
     /// Only in a queue: where its writer goes on in the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resume: Option<Resume>,
+    pub resume: Option<Position>,
     /// Only in a queue, when redriven or resent, and in a dead letter: the endpoint that it is for, empty
     /// for the one without a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,16 +69,6 @@ pub struct EventEnvelope {
     /// What a higher minor version added.
     #[serde(flatten)]
     pub added: Map<String, Value>,
-}
-
-/// Where the writer of a queue goes on in its source (J7).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Resume {
-    /// Logical offset in the source, in bytes, just after the line that the record came from.
-    pub offset: u64,
-    /// Hash of that line (J5).
-    pub fingerprint: String,
 }
 
 /// An envelope that was given up on.
@@ -179,7 +170,7 @@ impl EventEnvelope {
         self.head().write(batch);
         batch.extend_from_slice(self.payload.get().as_bytes());
         if let Some(resume) = &self.resume {
-            resume.write(batch);
+            write_resume(resume, batch);
         }
         if let Some(endpoint) = &self.endpoint {
             batch.extend_from_slice(b",\"endpoint\":");
@@ -206,7 +197,7 @@ impl EventEnvelope {
     pub fn write_milestone<S: AsRef<str>>(
         event: &MilestoneEvent<S>,
         now: Timestamp,
-        resume: &Resume,
+        resume: &Position,
         batch: &mut Vec<u8>,
     ) -> String {
         let key = identity::milestone_key(event.milestone_id.as_ref());
@@ -222,7 +213,7 @@ impl EventEnvelope {
         };
         head.write(batch);
         event.write_json(batch);
-        resume.write(batch);
+        write_resume(resume, batch);
         batch.extend_from_slice(b"}\n");
         key
     }
@@ -296,14 +287,12 @@ impl Head<'_> {
     }
 }
 
-impl Resume {
-    fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(
-            format!(",\"resume\":{{\"offset\":{},\"fingerprint\":", self.offset).as_bytes(),
-        );
-        canonical::write_string(&self.fingerprint, out);
-        out.push(b'}');
-    }
+fn write_resume(resume: &Position, out: &mut Vec<u8>) {
+    out.extend_from_slice(b",\"resume\":{\"offset\":");
+    out.extend_from_slice(resume.offset.to_string().as_bytes());
+    out.extend_from_slice(b",\"fingerprint\":");
+    canonical::write_string(&resume.fingerprint, out);
+    out.push(b'}');
 }
 
 impl DeadLetter {
@@ -411,7 +400,7 @@ mod tests {
 
     #[test]
     fn what_is_written_by_hand_is_what_serde_writes() {
-        let resume = Resume { offset: 12, fingerprint: "0123456789abcdef".into() };
+        let resume = Position { offset: 12, fingerprint: "0123456789abcdef".into() };
         let mut full = EventEnvelope {
             idempotency_key: "a\"\n\u{7f}\u{2028}é".into(),
             resume: Some(resume.clone()),
@@ -449,7 +438,7 @@ mod tests {
         assert_eq!(line(&EventEnvelope::from_line(expected.as_bytes()).unwrap()), expected);
 
         let mut queued = milestone();
-        queued.resume = Some(Resume { offset: 412, fingerprint: "9f2c".to_owned() });
+        queued.resume = Some(Position { offset: 412, fingerprint: "9f2c".to_owned() });
         queued.endpoint = Some(String::new());
         queued.redrive_of = Some(0);
         let queued = line(&queued);
@@ -510,7 +499,7 @@ mod tests {
     #[test]
     fn a_dead_letter_is_the_record_and_why() {
         let mut queued = milestone();
-        queued.resume = Some(Resume { offset: 412, fingerprint: "9f2c".to_owned() });
+        queued.resume = Some(Position { offset: 412, fingerprint: "9f2c".to_owned() });
         let attempts = vec![
             Attempt { at: Timestamp::from_millis(0), status: Some(400), answer: "no".to_owned() },
             Attempt { at: Timestamp::from_millis(1), status: None, answer: "refused".to_owned() },

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 /// The idempotency key of a milestone.
 pub fn milestone_key(milestone_id: &str) -> String {
-    format!("milestone:{milestone_id}")
+    ["milestone:", milestone_id].concat()
 }
 
 /// The idempotency key of the reminder of one task in one time bucket (`YYYY-MM-DDTHH:MMZ`). It is read
@@ -33,12 +33,12 @@ pub fn task_key(scope: &str, task_id: &str) -> String {
 
 /// The trace of the event with this key: 32 lower-case hex digits.
 pub fn trace_id(idempotency_key: &str) -> String {
-    half_hash(&[idempotency_key])
+    half_hash("", &[idempotency_key])
 }
 
 /// The id of the event of this type with this key: `evt_` and 32 lower-case hex digits.
 pub fn event_id(event_type: &str, idempotency_key: &str) -> String {
-    format!("evt_{}", half_hash(&[event_type, ":", idempotency_key]))
+    half_hash("evt_", &[event_type, ":", idempotency_key])
 }
 
 /// The `webhook-id` header of every attempt to deliver the event with this trace.
@@ -51,13 +51,16 @@ pub fn hex(bytes: &[u8]) -> String {
     HEXLOWER.encode(bytes)
 }
 
-/// The first 32 hex digits of SHA-256 of the parts, joined.
-fn half_hash(parts: &[&str]) -> String {
+/// `before`, and the first 32 hex digits of SHA-256 of the parts, joined.
+fn half_hash(before: &str, parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(part);
     }
-    hex(&hash.finalize()[..16])
+    let mut name = String::with_capacity(before.len() + 32);
+    name.push_str(before);
+    HEXLOWER.encode_append(&hash.finalize()[..16], &mut name);
+    name
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub use active::BATCH_BYTES_MAX;
 pub use extent::{Extent, Segment, open_segment};
 pub use keys::{Digest, DigestMap, DigestSet, Kept, digest};
 pub use name::JournalName;
-pub use position::{Position, Resync, fingerprint};
+pub use position::{Position, Resync, fingerprint, push_fingerprint};
 pub use quarantine::keep as keep_in_quarantine;
 pub use reader::{Item, LINE_BYTES_MAX, Lines, Reader};
 pub(crate) use reader::{line_before, place, reach};

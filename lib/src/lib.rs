@@ -50,6 +50,7 @@ pub mod dead;
 pub mod explain;
 pub mod inventory;
 
+mod beside;
 pub mod cli;
 pub mod input;
 pub mod intake;

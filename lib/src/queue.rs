@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Error, Kind, Result,
-    envelope::{EventEnvelope, Resume},
+    envelope::EventEnvelope,
     event::MilestoneEvent,
     journal::{Described, Journal, JournalName, Position},
     logs::Logs,
@@ -70,7 +70,7 @@ pub fn keys_of(line: &[u8], each: &mut dyn FnMut(&str)) {
 
 /// The look-up key of an event.
 pub fn event_key(idempotency_key: &str) -> String {
-    format!("event {idempotency_key}")
+    ["event ", idempotency_key].concat()
 }
 
 /// The look-up key of an event that was put in once more for one endpoint, resent or redriven.
@@ -162,7 +162,7 @@ pub fn resume(queue: &Journal, source: &JournalName) -> Result<Position> {
             .cure("go on with --resync start (what is there is not enqueued again), end or an offset")
     })?;
     match record.resume {
-        Some(Resume { offset, fingerprint }) => Ok(Position { offset, fingerprint }),
+        Some(position) => Ok(position),
         None => Err(Error::new(Kind::BadData, queue.name().file(), "the last record has no resume")
             .cure("go on with --resync start (what is there is not enqueued again), end or an offset")),
     }

@@ -14,7 +14,7 @@ use serde_json::json;
 use crate::{
     Error, Kind, Result,
     audit::{Action, Draft, Outcome},
-    envelope::{EventEnvelope, Resume},
+    envelope::EventEnvelope,
     index::Index,
     journal::{Batch, Journal, JournalName, Lines, Position, Writer, digest},
     queue,
@@ -36,7 +36,7 @@ pub(crate) struct Turn<'r, 'q> {
     requeue: &'r mut Requeue<'q>,
     writer: Writer,
     index: Index,
-    resume: Resume,
+    resume: Position,
     batch: Batch<'r>,
 }
 
@@ -70,8 +70,7 @@ impl<'q> Requeue<'q> {
             }
             None => Index::open(self.queue, queue::keys_of)?,
         };
-        let Position { offset, fingerprint } = queue::resume(self.queue, self.source)?;
-        let resume = Resume { offset, fingerprint };
+        let resume = queue::resume(self.queue, self.source)?;
         Ok(Turn { requeue: self, writer, index, resume, batch: Batch::default() })
     }
 }

@@ -8,7 +8,7 @@ use milepost::{
     audit::Outcome,
     delivery::{Consumer, Detail, Event},
     discard::{self, Discarded, Discards},
-    envelope::{DeadLetter, EventEnvelope, MILESTONE_EMITTED, Resume},
+    envelope::{DeadLetter, EventEnvelope, MILESTONE_EMITTED},
     journal::{Batch, Item, JournalName, Position, Reader},
     logs::Logs,
     queue,
@@ -42,7 +42,7 @@ impl Bench {
             let key = format!("milestone:m{number}");
             let mut record =
                 EventEnvelope::new(MILESTONE_EMITTED, "t", "feed", key, &payload, at(0)).unwrap();
-            record.resume = Some(Resume { offset: 100 + number as u64, fingerprint: "ab".into() });
+            record.resume = Some(Position { offset: 100 + number as u64, fingerprint: "ab".into() });
             let mut line = Vec::new();
             record.write_line(&mut line).unwrap();
             batch.push(&line);
@@ -379,7 +379,7 @@ fn offsets_of_a_queue_that_was_replaced_are_not_taken_for_this_ones() {
         let payload = json!({ "milestoneId": id, "scope": "s", "claim": "é \u{1f600}" });
         let key = format!("milestone:{id}");
         let mut record = EventEnvelope::new(MILESTONE_EMITTED, "t", "feed", key, &payload, at(0)).unwrap();
-        record.resume = Some(Resume { offset: 100, fingerprint: "ab".into() });
+        record.resume = Some(Position { offset: 100, fingerprint: "ab".into() });
         let mut line = Vec::new();
         record.write_line(&mut line).unwrap();
         batch.push(&line);

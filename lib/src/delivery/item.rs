@@ -194,7 +194,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{Timestamp, envelope::Resume, event::MilestoneEvent};
+    use crate::{Timestamp, event::MilestoneEvent, journal::Position};
 
     fn line(event_type: &str, payload: &Value) -> Vec<u8> {
         let now = Timestamp::parse_utc("2026-11-20T10:00:00Z").unwrap();
@@ -240,7 +240,7 @@ mod tests {
                 r#"{{"milestoneId":"m \u0001\"1","timestampUtc":"2026-11-20T10:00:00.000Z","scope":"a \ud83d\ude80\n","claim":"\u007f / \u2028","evidence":[{{"type":"log","path":"p\\q","summary":"s"}},{{"type":"doc","path":"p","summary":"é"{reference}}}],"riskStatus":"on-track","nextAction":"\b\f","source":"agent"}}"#
             )
         };
-        let resume = Resume { offset: 9, fingerprint: "ab".into() };
+        let resume = Position { offset: 9, fingerprint: "ab".into() };
         for payload in [payload(""), payload(r#","ref":"r""#)] {
             let event: MilestoneEvent = serde_json::from_str(&payload).unwrap();
             let now = Timestamp::parse_utc("2026-11-20T10:00:00Z").unwrap();

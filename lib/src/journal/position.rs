@@ -6,10 +6,9 @@
 
 use std::{fmt, str::FromStr};
 
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-
-use crate::identity::hex;
 
 /// A logical offset, with the fingerprint of the line that ends there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +29,14 @@ impl Position {
 
 /// The first 16 hex digits of SHA-256 of a line without its newline.
 pub fn fingerprint(line: &[u8]) -> String {
-    hex(&Sha256::digest(line)[..8])
+    let mut text = String::with_capacity(16);
+    push_fingerprint(line, &mut text);
+    text
+}
+
+/// Appends the [`fingerprint`] of a line to `text`.
+pub fn push_fingerprint(line: &[u8], text: &mut String) {
+    HEXLOWER.encode_append(&Sha256::digest(line)[..8], text);
 }
 
 impl fmt::Display for Position {

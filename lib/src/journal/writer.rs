@@ -13,7 +13,10 @@ use std::borrow::Cow;
 
 use serde_json::{Value, json};
 
-use super::{Extent, JournalName, Lines, Position, Reader, Resync, active::Active, fingerprint, reader};
+use super::{
+    Extent, JournalName, Lines, Position, Reader, Resync, active::Active, fingerprint, push_fingerprint,
+    reader,
+};
 use crate::{
     Error, Kind, Result,
     audit::{self, Action, Detail, Draft, Outcome},
@@ -273,7 +276,7 @@ fn fingerprint_of_all(lines: &[u8]) -> String {
     let mut all = String::new();
     let mut start = 0;
     for newline in memchr::memchr_iter(b'\n', lines) {
-        all.push_str(&fingerprint(&lines[start..newline]));
+        push_fingerprint(&lines[start..newline], &mut all);
         start = newline + 1;
     }
     fingerprint(all.as_bytes())

@@ -5,9 +5,9 @@ use std::{fs, path::Path};
 use milepost::{
     audit::{self, Action, Draft, Outcome},
     canonical, chain,
-    envelope::{Attempt, DeadLetter, EventEnvelope, Resume},
+    envelope::{Attempt, DeadLetter, EventEnvelope},
     event::{Defaults, MilestoneEvent},
-    journal::{Batch, Journal, JournalName},
+    journal::{Batch, Journal, JournalName, Position},
     logs::Logs,
     queue,
 };
@@ -294,7 +294,7 @@ fn envelope(logs: &Path, id: &str, change: impl FnOnce(&mut Value)) -> EventEnve
     let (event, _) = MilestoneEvent::from_value(event, &Defaults::JSON).unwrap();
     let mut envelope = EventEnvelope::for_milestone(&event, milepost::Timestamp::from_millis(0)).unwrap();
     let fingerprint = milepost::journal::fingerprint(line.trim_ascii_end());
-    envelope.resume = Some(Resume { offset: offset + line.len() as u64, fingerprint });
+    envelope.resume = Some(Position { offset: offset + line.len() as u64, fingerprint });
     envelope
 }
 

@@ -7,8 +7,8 @@ use milepost::{
     audit::Outcome,
     clock,
     delivery::{Detail, Event},
-    envelope::{DeadLetter, EventEnvelope, MILESTONE_EMITTED, Resume},
-    journal::{Batch, Item, JournalName, Reader},
+    envelope::{DeadLetter, EventEnvelope, MILESTONE_EMITTED},
+    journal::{Batch, Item, JournalName, Position, Reader},
     logs::Logs,
     queue, redrive,
 };
@@ -227,7 +227,7 @@ fn long_queue(scratch: &Scratch, count: usize, claim: usize) {
             json!({ "milestoneId": format!("m{number}"), "scope": "s", "claim": "x".repeat(claim) });
         let (key, sent) = (format!("milestone:m{number}"), time("2026-03-01T09:00:00Z"));
         let mut record = EventEnvelope::new(MILESTONE_EMITTED, "t", "feed", key, &payload, sent).unwrap();
-        record.resume = Some(Resume { offset: 1 + number as u64, fingerprint: "ab".into() });
+        record.resume = Some(Position { offset: 1 + number as u64, fingerprint: "ab".into() });
         let mut line = Vec::new();
         record.write_line(&mut line).unwrap();
         batch.push(&line);

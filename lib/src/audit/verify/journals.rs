@@ -340,7 +340,7 @@ impl Followed {
         }
         let has_fingerprint = fingerprints.is_some();
         if let Some(fingerprints) = fingerprints {
-            fingerprints.push_str(&journal::fingerprint(text));
+            journal::push_fingerprint(text, fingerprints);
         }
         let Some(record) = told else { return };
         self.records += 1;
