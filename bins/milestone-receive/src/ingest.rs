@@ -202,9 +202,10 @@ async fn judge(app: &App, route: Route, form: Form, request: Request<Body>) -> R
 }
 
 fn respond(metrics: &Metrics, route: Route, form: Form, judged: Vec<(String, Id, Verdict)>) -> Response {
-    for (_, _, verdict) in &judged {
-        let (outcome, reason) = verdict.counted();
-        metrics.request(route.label(), outcome, reason);
+    let counted = |it: &(String, Id, Verdict)| it.2.counted();
+    for alike in judged.chunk_by(|left, right| counted(left) == counted(right)) {
+        let (outcome, reason) = counted(&alike[0]);
+        metrics.items(route.label(), outcome, reason, alike.len());
     }
     let mut judged = judged.into_iter();
     match (form, judged.next()) {

@@ -7,7 +7,7 @@
 //!
 //! Not here: who waits for the decisions (`store`), what a line says (`record`).
 
-use std::collections::HashMap;
+use std::iter::once;
 
 use milepost::{
     Error, Kind, Result,
@@ -16,7 +16,7 @@ use milepost::{
     clock,
     index::{Index, KeysOf},
     ingest::Receipt,
-    journal::{Batch, Digest, Journal, Lines, Writer},
+    journal::{Batch, Digest, DigestMap, Journal, Lines, Writer},
 };
 use serde_json::json;
 
@@ -96,8 +96,9 @@ impl Ledger {
         let mut lines = self.journal.lines();
         let mut batch = Batch::default();
         let mut appended: Vec<AppendedEntry> = Vec::with_capacity(offered.len());
-        // By name, which of `appended`.
-        let mut pending: HashMap<Digest, Vec<usize>> = HashMap::with_capacity(offered.len());
+        // By name, which of `appended`: nearly always one.
+        let mut pending: DigestMap<(usize, Vec<usize>)> = DigestMap::default();
+        pending.reserve(offered.len());
         let mut decisions = Vec::with_capacity(offered.len());
         let mut line = Vec::new();
 
@@ -106,7 +107,9 @@ impl Ledger {
                 break;
             }
             let names = entry.names();
-            let of_batch = names.iter().filter_map(|it| pending.get(it)).flatten().find_map(|it| {
+            let of_name =
+                |it| pending.get(it).into_iter().flat_map(|(first, others)| once(first).chain(others));
+            let of_batch = names.iter().flat_map(of_name).find_map(|it| {
                 let AppendedEntry { at, offset, .. } = &appended[*it];
                 let (first, Decision::New(receipt)) = (&offered[*at], &decisions[*at]) else { return None };
                 let found = Found { same: first.is_same(entry), offset: *offset, receipt: receipt.clone() };
@@ -134,7 +137,8 @@ impl Ledger {
                     batch.audit(draft(entry, Outcome::Appended, detail));
                     chain = Chain { seq, head: head.clone() };
                     for name in names.iter() {
-                        pending.entry(*name).or_default().push(appended.len());
+                        let others = |it: &mut (usize, Vec<usize>)| it.1.push(appended.len());
+                        pending.entry(*name).and_modify(others).or_insert((appended.len(), Vec::new()));
                     }
                     appended.push(AppendedEntry { at, offset, end: offset + line.len() as u64, seq });
                     Decision::New(Receipt { seq, head })
@@ -147,8 +151,8 @@ impl Ledger {
         if !batch.is_empty() {
             writer.append(&batch)?;
         }
-        for (name, entries) in &pending {
-            for it in entries {
+        for (name, (first, others)) in &pending {
+            for it in once(first).chain(others) {
                 index.add_digest(name, appended[*it].offset, self.end);
             }
         }

@@ -72,8 +72,13 @@ impl Metrics {
 
     /// Counts an ingest request; `reason` is empty when it was taken.
     pub fn request(&self, route: &'static str, outcome: &'static str, reason: &'static str) {
+        self.items(route, outcome, reason, 1);
+    }
+
+    /// Counts so many items of a batch that came to the same.
+    pub fn items(&self, route: &'static str, outcome: &'static str, reason: &'static str, count: usize) {
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        *requests.entry(Counted { route, outcome, reason }).or_default() += 1;
+        *requests.entry(Counted { route, outcome, reason }).or_default() += count as u64;
     }
 
     /// Counts an authentic request. While any needs the previous secret, it may not be taken away; while any

@@ -92,8 +92,13 @@ pub enum Answer {
 
 type Reply = oneshot::Sender<Vec<Answer>>;
 
-/// The answers to all requests of a group.
-type Decided = Vec<(Reply, Vec<Answer>)>;
+/// What became of a group.
+struct Decided {
+    /// The answers to all of its requests.
+    answers: Vec<(Reply, Vec<Answer>)>,
+    /// What was stored of it: whoever made its many pieces frees them best himself.
+    spent: Vec<Vec<Milestone>>,
+}
 
 /// What the thread is asked.
 enum Job {
@@ -162,11 +167,12 @@ pub struct Usher(mpsc::UnboundedReceiver<Decided>);
 impl Usher {
     /// Goes on until the store's thread ends.
     pub async fn run(mut self) {
-        while let Some(group) = self.0.recv().await {
-            for (reply, answers) in group {
+        while let Some(Decided { answers, spent }) = self.0.recv().await {
+            for (reply, answers) in answers {
                 // Whoever gave up meanwhile needs no answer.
                 let _ = reply.send(answers);
             }
+            drop(spent);
         }
     }
 }
@@ -352,7 +358,7 @@ impl Keeper {
         }
         self.metrics.batch(milestones.len() + events.len() + refusals.len());
 
-        let mut places = &of_milestones[..];
+        let (mut places, mut spent) = (&of_milestones[..], Vec::new());
         while !milestones.is_empty() {
             let outcome = self.milestones.append(&milestones);
             let Some((decisions, appended)) = self.decided(outcome) else { break };
@@ -360,7 +366,8 @@ impl Keeper {
             let (now, later) = places.split_at(decisions.len());
             settle(decisions, now, &milestones, &mut answers, &mut refusals);
             self.publish(&milestones, appended);
-            (milestones, places) = (rest, later);
+            spent.push(std::mem::replace(&mut milestones, rest));
+            places = later;
         }
         let mut places = &of_events[..];
         while !events.is_empty() {
@@ -388,7 +395,7 @@ impl Keeper {
             refusals = later;
         }
         // When nobody hands them out any more, nobody waits for them either.
-        let _ = self.decided.send(replies.into_iter().zip(answers.0).collect());
+        let _ = self.decided.send(Decided { answers: replies.into_iter().zip(answers.0).collect(), spent });
     }
 
     /// Tells readers of what was appended.
