@@ -22,7 +22,7 @@ use serde::Serialize;
     note = "This is a probe for tests; it reads and writes no journal.",
     error_code(2, "the answer is no")
 )]
-struct Args {
+pub struct Args {
     /// logs folder (default: `$MILESTONE_LOGS`, else ./logs)
     #[argh(option, arg_name = "DIR")]
     logs: Option<PathBuf>,
@@ -81,7 +81,11 @@ fn main() -> ExitCode {
     cli::run_tool("cli-probe", run)
 }
 
-fn run(args: Args, out: &mut Output) -> Result<Verdict> {
+/// Does what `--act` says.
+///
+/// # Panics
+/// When it says so.
+pub fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     out.quiet(args.quiet);
     match args.act.as_deref() {
         None => {

@@ -1,7 +1,7 @@
 //! The one piece that every tool's command line goes through: arguments in, results, messages, exit code out.
 //!
-//! A tool is `fn main() -> ExitCode { cli::run_tool("its-name", run) }` and a function
-//! `fn run(args: Args, out: &mut Output) -> Result<Verdict>`, where `Args` derives argh's `FromArgs` and
+//! A tool is `fn main() -> ExitCode { cli::run_tool("its-name", run) }`, or `tool_main!("its-name", run)` where its start
+//! counts, and a function `fn run(args: Args, out: &mut Output) -> Result<Verdict>`, where `Args` derives argh's `FromArgs` and
 //! `ArgsInfo`. Each tool declares `--logs` and `--quiet` itself (argh cannot share fields); `--help` and
 //! `--version` are answered here.
 //!
@@ -10,11 +10,12 @@
 //! - Nothing is done when standard output was closed at start: nobody could get the acknowledgement.
 //! - Nothing panics on what comes from outside; a panic is a bug, said in one line, exit 70 (`EX_SOFTWARE`).
 //!
-//! Parts: `arguments` (what people write), `definition` (what there is to write), `help`, `output` (results), `messages` (words for people),
+//! Parts: `entry` (C's `main`), `arguments` (what people write), `definition` (what there is to write), `help`, `output` (results), `messages` (words for people),
 //! `streams` (closed descriptors, whole writes), `signals`, `verdict` (which exit code wins).
 
 mod arguments;
 mod definition;
+mod entry;
 mod help;
 mod messages;
 mod output;
@@ -34,6 +35,7 @@ use argh::{ArgsInfo, TopLevelCommand};
 
 use self::{arguments::Request, definition::Definition, help::Page};
 pub use self::{
+    entry::run_from_c,
     messages::{Messages, colours_on_stdout},
     output::Output,
     progress::Progress,
@@ -54,12 +56,19 @@ pub fn run_tool<A>(tool: &'static str, run: impl FnOnce(A, &mut Output) -> Resul
 where
     A: TopLevelCommand + ArgsInfo,
 {
+    ExitCode::from(exit_code(tool, run))
+}
+
+fn exit_code<A>(tool: &'static str, run: impl FnOnce(A, &mut Output) -> Result<Verdict>) -> u8
+where
+    A: TopLevelCommand + ArgsInfo,
+{
     let messages = Messages::new(tool);
     report_bugs(messages);
     let mut out = Output::new(messages);
     let outcome = panic::catch_unwind(AssertUnwindSafe(|| start(tool, run, &mut out)));
 
-    let code = match outcome {
+    match outcome {
         Ok(Ok(verdict)) => finished(out, verdict, messages),
         Ok(Err(error)) => {
             let failed = Verdict::Failed(error.kind());
@@ -71,8 +80,7 @@ where
             out.flush();
             EXIT_BUG
         }
-    };
-    ExitCode::from(code)
+    }
 }
 
 fn start<A>(

@@ -1,6 +1,6 @@
 //! The command-line piece as a caller meets it: a process with arguments, streams, signals and an exit code.
 //!
-//! The process is `examples/cli_probe.rs`. `cargo test` builds it beside the tests, but not when asked for one
+//! The process is `examples/cli_probe.rs`, in the tests of `entry` its twin `entry_probe.rs`. `cargo test` builds it beside the tests, but not when asked for one
 //! target only: run `cargo test -p milepost NAME`. Streams that cannot be handed over (closed ones) are made
 //! by the shell.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
@@ -21,7 +21,9 @@ use rustix::{
 
 fn probe_path() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let path = test.ancestors().nth(2).unwrap().join("examples/cli_probe");
+    let is_twin = test.file_name().unwrap().as_bytes().starts_with(b"entry-");
+    let name = if is_twin { "examples/entry_probe" } else { "examples/cli_probe" };
+    let path = test.ancestors().nth(2).unwrap().join(name);
     assert!(path.exists(), "build the probe first: cargo build -p milepost --examples");
     path
 }

@@ -7,15 +7,15 @@
 //! Parts: `args` (the command line), `judge` (input to offers). What an event is and how it gets into the
 //! journal stands in the library (`event`, `evidence`, `emit`).
 
+#![cfg_attr(not(test), no_main)]
+
 mod args;
 mod judge;
-
-use std::process::ExitCode;
 
 use args::Args;
 use judge::{EventJudge, Judged};
 use milepost::{
-    Kind, Result, cli,
+    Kind, Result,
     cli::{Output, Verdict},
     emit::{Emitted, Emitter, Offer},
     evidence::Warnings,
@@ -27,9 +27,7 @@ use milepost::{
 };
 use serde::Serialize;
 
-fn main() -> ExitCode {
-    cli::run_tool("milestone-emit", run)
-}
+milepost::tool_main!("milestone-emit", run);
 
 fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     out.quiet(args.quiet);

@@ -7,11 +7,12 @@
 //! Parts: `args` (the command line), `verbs` (what an operator asks for beside it). How stands in the library
 //! (`milepost::enqueue`).
 
+#![cfg_attr(not(test), no_main)]
+
 mod args;
 mod verbs;
 
 use std::{
-    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -38,9 +39,7 @@ use serde::Serialize;
 /// How long `--watch` sleeps when no hint comes: a lost hint costs this much.
 const SCAN_EVERY: Duration = Duration::from_secs(5);
 
-fn main() -> ExitCode {
-    cli::run_tool("milestone-queue", run)
-}
+milepost::tool_main!("milestone-queue", run);
 
 fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     out.quiet(args.quiet);

@@ -5,11 +5,13 @@
 //!
 //! Not here: what is due and that it is reminded of once (`milepost::reminder`).
 
-use std::{path::PathBuf, process::ExitCode};
+#![cfg_attr(not(test), no_main)]
+
+use std::path::PathBuf;
 
 use argh::{ArgsInfo, FromArgs};
 use milepost::{
-    Error, Kind, Result, Timestamp, cli,
+    Error, Kind, Result, Timestamp,
     cli::{Output, Verdict},
     clock, identity,
     logs::Logs,
@@ -75,9 +77,7 @@ fn time_of(text: &str) -> std::result::Result<Timestamp, String> {
     task::parse_time(text)
 }
 
-fn main() -> ExitCode {
-    cli::run_tool("reminder-scan", run)
-}
+milepost::tool_main!("reminder-scan", run);
 
 fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     out.quiet(args.quiet);

@@ -6,13 +6,13 @@
 //!
 //! Not here: what a task is and how it gets into the journal (`milepost::task`).
 
-mod args;
+#![cfg_attr(not(test), no_main)]
 
-use std::process::ExitCode;
+mod args;
 
 use args::Args;
 use milepost::{
-    Kind, Result, cli,
+    Kind, Result,
     cli::{Output, Verdict},
     clock, identity,
     intake::{self, Intake, Judge},
@@ -23,9 +23,7 @@ use milepost::{
 use serde::Serialize;
 use serde_json::Value;
 
-fn main() -> ExitCode {
-    cli::run_tool("task-emit", run)
-}
+milepost::tool_main!("task-emit", run);
 
 fn run(args: Args, out: &mut Output) -> Result<Verdict> {
     out.quiet(args.quiet);

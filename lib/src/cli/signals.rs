@@ -4,12 +4,12 @@
 //! - A write beyond the file size limit gives an error (`EFBIG`) and does not kill the tool in mid-append.
 //! - The first SIGTERM or SIGINT asks; the second ends the process at once, as if it had no handler.
 //!
-//! SIGPIPE needs nothing: Rust's runtime ignores it, and a closed pipe is an error of the write.
+//! SIGPIPE needs nothing where Rust's runtime ignores it: a closed pipe is an error of the write.
 
 use std::sync::{Arc, atomic::AtomicBool};
 
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ},
+    consts::{SIGHUP, SIGINT, SIGPIPE, SIGTERM, SIGXFSZ},
     flag,
 };
 
@@ -46,8 +46,17 @@ pub fn reload_flag() -> Result<Arc<AtomicBool>> {
 
 /// Makes a write beyond `ulimit -f` an error instead of a death.
 pub(super) fn survive_file_size_limit() -> Result<()> {
+    survive(SIGXFSZ)
+}
+
+/// Makes a write to a pipe that nobody reads an error instead of a death.
+pub(super) fn survive_broken_pipes() -> Result<()> {
+    survive(SIGPIPE)
+}
+
+fn survive(signal: i32) -> Result<()> {
     // Any handler does; SIG_IGN would be inherited by the programs that we start.
-    flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))
+    flag::register(signal, Arc::new(AtomicBool::new(false)))
         .map(|_| ())
-        .map_err(|cause| Error::new(Kind::Io, "", "cannot handle SIGXFSZ").because(cause))
+        .map_err(|cause| Error::new(Kind::Io, "", "cannot handle signals").because(cause))
 }
