@@ -21,7 +21,7 @@ use std::{
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Error, Result, durable,
+    Error, Result, beside, durable,
     journal::{self, Digest, Position},
     logs::Logs,
 };
@@ -35,6 +35,8 @@ const PAGE_SLOTS: usize = PAGE_BYTES / SLOT_BYTES - 1;
 const MEAN_ENTRIES: u64 = 80;
 /// Far more than any disk holds: 2^52 bytes.
 const BUCKETS_MAX: u64 = 1 << 40;
+/// So many entries change most pages of a small table and as many pages of a large one: many times what a thread costs.
+const ENTRIES_BESIDE: usize = 1 << 12;
 /// Pages that are written at once take up to this much memory.
 const RUN_BYTES: usize = 64 * PAGE_BYTES;
 const MAGIC: &[u8; 8] = b"mileidx2";
@@ -216,21 +218,36 @@ impl Table {
         self.write_run(&mut run)?;
         let bucket = |it: &(u64, u64)| bucket_of(it.0, header.buckets);
         entries.sort_unstable_by_key(bucket);
-        let mut page = Page::new([0; PAGE_BYTES]);
+        // Each bucket has a page of its own, so halves of them can be filled side by side.
+        let middle = entries.get(entries.len() / 2).map_or(0, bucket);
+        let (low, high) = entries.split_at(entries.partition_point(|it| bucket(it) < middle));
+        let filled = |half| self.fill_all(half, synced_buckets, header.buckets);
+        let (low, high) = beside::both(entries.len() >= ENTRIES_BESIDE, || filled(low), || filled(high));
+        if !low? || !high? {
+            return Ok(false);
+        }
+        self.sync()?;
+        self.header = header;
+        self.write_header()?;
+        self.sync()?;
+        Ok(true)
+    }
+
+    /// Puts entries, in the order of their buckets, into the pages of those. False when there is no room in one, or it
+    /// cannot be believed.
+    fn fill_all(&self, entries: &[(u64, u64)], synced: u64, buckets: u64) -> Result<bool> {
+        let bucket = |it: &(u64, u64)| bucket_of(it.0, buckets);
+        let (mut run, mut page) = (Run::default(), Page::new([0; PAGE_BYTES]));
         for entries in entries.chunk_by(|left, right| bucket(left) == bucket(right)) {
             let bucket = bucket(&entries[0]);
             if !self.read_page_into(&mut page, 1 + bucket)?
-                || !fill(&mut page, bucket, synced_buckets, header.buckets, entries)
+                || !fill(&mut page, bucket, synced, buckets, entries)
             {
                 return Ok(false);
             }
             self.put_page(&mut run, 1 + bucket, &mut page)?;
         }
         self.write_run(&mut run)?;
-        self.sync()?;
-        self.header = header;
-        self.write_header()?;
-        self.sync()?;
         Ok(true)
     }
 
