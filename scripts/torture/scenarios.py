@@ -213,6 +213,15 @@ class EmitMore(EmitFresh):
         self.save(logs, "input", [old[1], new[0], conflict, new[1], '{"milestoneId":"half"', new[2], new[0], old[4]])
 
 
+class EmitMany(EmitFresh):
+    """So many at once that the audit's lines are made while the journal goes to disk."""
+
+    name = "emit-many"
+
+    def prepare(self, logs):
+        self.save(logs, "input", self.new(300, size=0))
+
+
 class EmitRotating(EmitFresh):
     """Several emits, each of which rotates its journal or the audit."""
 
@@ -292,6 +301,15 @@ class QueueMore(QueueFresh):
         self.emit(logs, self.new(3))
         self.queue(logs)
         self.emit(logs, self.new(3))
+
+
+class QueueMany(QueueFresh):
+    """So many at once that the index learns them while the queue goes to disk."""
+
+    name = "queue-many"
+
+    def prepare(self, logs):
+        self.emit(logs, self.new(300, size=0))
 
 
 class QueueRotating(QueueFresh):
@@ -802,7 +820,8 @@ def plant_dead_letters(logs, count):
             offset += len(line)
 
 
-SCENARIOS = [EmitFresh, EmitMore, EmitRotating, EmitAllOrNothing, EmitAllOrNothingRotating, QueueFresh, QueueMore,
-             QueueRotating, QueueTrim, QueueDamaged, QueueRedrive, QueueVerbs, QueueVerbsRotating, QueueResync, Receive,
-             ReceiveRotating, Deliver, DeliverRotating, DeliverVerbs, DeliverVerbsRotating, DeliverResync, TaskEmit,
-             TaskEmitRotating, ReminderScan, ReminderScanRotating, ReminderScanTable]
+SCENARIOS = [EmitFresh, EmitMore, EmitMany, EmitRotating, EmitAllOrNothing, EmitAllOrNothingRotating, QueueFresh,
+             QueueMore, QueueMany, QueueRotating, QueueTrim, QueueDamaged, QueueRedrive, QueueVerbs,
+             QueueVerbsRotating, QueueResync, Receive, ReceiveRotating, Deliver, DeliverRotating, DeliverVerbs,
+             DeliverVerbsRotating, DeliverResync, TaskEmit, TaskEmitRotating, ReminderScan, ReminderScanRotating,
+             ReminderScanTable]
