@@ -259,25 +259,30 @@ impl From<Error> for Failure {
 
 /// Appends records; returns the logical end of the audit journal. With none, nothing is written.
 pub fn append(logs: &Logs, drafts: &[Draft<'_>]) -> Result<u64, Failure> {
-    append_after(logs, drafts, || Ok(()))
+    let (mut active, mut chain) = open(logs)?;
+    if drafts.is_empty() { Ok(active.mark().end()) } else { write(&mut active, &mut chain, drafts) }
 }
 
 /// As [`append`], once `effect` has succeeded: it brings to disk what the records tell of. While it does, the lines of
-/// many records are made, which takes about as long; nothing is written before it is done.
+/// many records are made, which takes about as long; none of them is written before it is done.
 pub fn append_after(
     logs: &Logs,
     drafts: &[Draft<'_>],
-    effect: impl FnMut() -> Result<()> + Send,
+    mut effect: impl FnMut() -> Result<()> + Send,
 ) -> Result<u64, Failure> {
+    if drafts.len() < DRAFTS_BESIDE {
+        effect()?;
+        return append(logs, drafts);
+    }
     let prepare = || {
         let (active, mut chain) = open(logs)?;
         let lines = make(&active, &mut chain, drafts);
         Ok::<_, Failure>((active, chain, lines))
     };
-    let (done, prepared) = beside::both(drafts.len() >= DRAFTS_BESIDE, effect, prepare);
+    let (done, prepared) = beside::both(true, effect, prepare);
     done?;
     let (mut active, chain, lines) = prepared?;
-    if lines.is_empty() { Ok(active.mark().end()) } else { commit(&mut active, &chain, &lines) }
+    commit(&mut active, &chain, &lines)
 }
 
 /// Settles what a dead writer left in the audit journal.

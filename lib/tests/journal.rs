@@ -230,6 +230,7 @@ fn a_sealed_segment_that_became_shorter_is_named() {
         };
         let what = format!("it ends at offset {end}, but the next file begins at offset 36");
         assert!(text.contains(&file(base)) && text.contains(&what), "{text}");
+        assert!(text.contains("go on with --resync end,"), "{text}");
     };
     for length in [0, 1, 9, 17] {
         fs::write(&second, &whole[..length]).unwrap();

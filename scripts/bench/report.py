@@ -149,7 +149,8 @@ _INTRODUCTION = """# Benchmarks
 
 Written by `{command}`; not to be edited. Absolute times mean little on another machine, so nearly everything is a
 ratio to something that was measured beside it: a *floor*, a C program that does only what cannot be left out
-([scripts/bench/floors](../scripts/bench/floors)), or a *peer*, a program that does a like job.
+([scripts/bench/floors](../scripts/bench/floors)), or a *peer*, a program that does a like job. Tools and floors run as
+copies, as an install leaves them: what a linker has just written starts more slowly.
 """
 
 _READING = """All sides of a case run in turn (A B A B …), five rounds after one that does not count. A ratio is made within

@@ -7,7 +7,7 @@
 //! Parts: `args` (the command line), `judge` (input to offers). What an event is and how it gets into the
 //! journal stands in the library (`event`, `evidence`, `emit`).
 
-#![cfg_attr(not(test), no_main)]
+#![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]
 
 mod args;
 mod judge;

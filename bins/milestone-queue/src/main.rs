@@ -7,7 +7,7 @@
 //! Parts: `args` (the command line), `verbs` (what an operator asks for beside it). How stands in the library
 //! (`milepost::enqueue`).
 
-#![cfg_attr(not(test), no_main)]
+#![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]
 
 mod args;
 mod verbs;

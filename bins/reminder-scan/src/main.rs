@@ -5,7 +5,7 @@
 //!
 //! Not here: what is due and that it is reminded of once (`milepost::reminder`).
 
-#![cfg_attr(not(test), no_main)]
+#![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]
 
 use std::path::PathBuf;
 

@@ -6,7 +6,7 @@
 //!
 //! Not here: what a task is and how it gets into the journal (`milepost::task`).
 
-#![cfg_attr(not(test), no_main)]
+#![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]
 
 mod args;
 

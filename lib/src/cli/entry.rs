@@ -8,7 +8,7 @@
 //! - A write to a pipe that nobody reads is an error (`EPIPE`) and no death, as after Rust's own start.
 //! - A panic ends with 70 ([`run_tool`](super::run_tool)); a stack overflow is a plain SIGSEGV.
 
-use std::{ffi::c_int, os::fd::IntoRawFd as _};
+use std::{ffi::c_int, os::fd::IntoRawFd as _, process};
 
 use argh::{ArgsInfo, TopLevelCommand};
 use rustix::{
@@ -20,18 +20,19 @@ use rustix::{
 use super::{Output, Verdict, exit_code, signals};
 use crate::Result;
 
-/// Makes C's `main` of a tool's name and its `run`. The file needs `#![cfg_attr(not(test), no_main)]`.
+/// Makes C's `main` of a tool's name and its `run`, where the C library is glibc: only that one hands the arguments to
+/// Rust without its start. The file needs `#![cfg_attr(all(target_os = "linux", target_env = "gnu", not(test)), no_main)]`.
 #[macro_export]
 macro_rules! tool_main {
     ($tool:expr, $run:path) => {
-        #[cfg(not(test))]
+        #[cfg(all(target_os = "linux", target_env = "gnu", not(test)))]
         #[expect(unsafe_code, reason = "the C library calls `main`, and nothing else here has that name")]
         #[unsafe(no_mangle)]
         extern "C" fn main() -> ::std::ffi::c_int {
             $crate::cli::run_from_c($tool, $run)
         }
 
-        #[cfg(test)]
+        #[cfg(not(all(target_os = "linux", target_env = "gnu", not(test))))]
         fn main() -> ::std::process::ExitCode {
             $crate::cli::run_tool($tool, $run)
         }
@@ -44,10 +45,9 @@ where
     A: TopLevelCommand + ArgsInfo,
 {
     for stream in [stdio::stdin(), stdio::stdout(), stdio::stderr()] {
-        if fcntl_getfl(stream) == Err(Errno::BADF)
-            // The lowest free one: this.
-            && let Ok(null) = open("/dev/null", OFlags::RDWR, Mode::empty())
-        {
+        if fcntl_getfl(stream) == Err(Errno::BADF) {
+            // The lowest free one is opened: this. As Rust's start does, where there is none it goes no further.
+            let Ok(null) = open("/dev/null", OFlags::RDWR, Mode::empty()) else { process::abort() };
             let _stays_open = null.into_raw_fd();
         }
     }

@@ -1,6 +1,6 @@
 //! Standard input and output as the caller gave them, seen before Rust's runtime repairs them.
 //!
-//! When file descriptor 0, 1 or 2 is closed at start, the runtime opens `/dev/null` there. Results then
+//! When file descriptor 0, 1 or 2 is closed at start, the runtime (or `entry`) opens `/dev/null` there. Results then
 //! vanish and the tool still exits 0: an acknowledgement nobody got. `/dev/null` itself proves nothing,
 //! since many callers pass it on purpose, so the look must come before `main`.
 //!

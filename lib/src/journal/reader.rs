@@ -437,10 +437,9 @@ pub(super) fn shorter(path: &Path, length: u64, synced: u64) -> Error {
 
 fn replaced(path: &Path, what: &str) -> Error {
     let what = format!("the journal was truncated, replaced or rewritten: {what}");
-    let is_sealed_of = |name: &str| {
-        let file = path.file_name().and_then(|it| it.to_str()).unwrap_or_default();
-        JournalName::internal(name).base_of(file).is_some()
-    };
+    let file = path.file_name().and_then(|it| it.to_str()).unwrap_or_default();
+    let is_sealed_of = |name: &str| JournalName::internal(name).base_of(file).is_some();
+    let is_sealed = file.split_once('.').is_some_and(|(name, _)| is_sealed_of(name));
     // Hash chains and tasks have no consumer that could go on elsewhere: they begin anew, or with what is left.
     let go_on = if path.parent().is_some_and(|it| it.ends_with("receive")) {
         "move the folders receive and .lock/receive away to begin a new feed"
@@ -451,6 +450,9 @@ fn replaced(path: &Path, what: &str) -> Error {
     } else if is_sealed_of("audit") || is_sealed_of("tasks") {
         // All of it is read from its beginning, and no lock says how long a sealed file was.
         "bring the folder back from a backup"
+    } else if is_sealed {
+        // The line before the next file is gone, so no position there could be recognised again.
+        "go on with --resync end, which passes over all that waits (milestone-queue, for what it reads)"
     } else {
         "go on with --resync start, end or an offset (milestone-queue, for what it reads)"
     };
