@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 #![expect(clippy::disallowed_methods, reason = "a test damages files itself")]
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use milepost::{
     Kind,
@@ -278,6 +278,27 @@ fn whatever_operation_fails_acknowledged_records_stay_and_the_next_run_goes_on()
         }
         assert!(fail_at > 20, "only {fail_at} operations were made to fail");
     }
+}
+
+#[test]
+fn a_name_that_no_sync_can_have_proved_is_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let (logs, path) = (open(dir.path()), dir.path().join("things.jsonl"));
+    // What a process leaves that dies before its file's name is on disk, or when the sync of that fails.
+    let left = fs::File::create(&path).unwrap();
+    append(&journal(&logs), 1..=1).unwrap();
+    assert_eq!(left.metadata().unwrap().nlink(), 0, "no later sync proves what a failed one covered");
+    let proved = fs::File::open(&path).unwrap();
+    append(&journal(&logs), 2..=2).unwrap();
+    assert_eq!((proved.metadata().unwrap().nlink(), ids(&journal(&logs)).len()), (1, 2));
+
+    // What somebody has put there on purpose stays.
+    let elsewhere = dir.path().join("elsewhere");
+    fs::File::create(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, dir.path().join("others.jsonl")).unwrap();
+    let linked = Journal::new(&logs, JournalName::from_file("others.jsonl").unwrap(), describe);
+    append(&linked, 1..=1).unwrap();
+    assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "{\"id\":1}\n");
 }
 
 #[test]

@@ -77,12 +77,12 @@ impl Active {
                 Mark { base, audit_offset: other.map_or(0, |it| it.audit_offset), ..Mark::default() }
             }
         };
-        let (file, created) =
+        let (mut file, created) =
             durable::open_or_create(logs.disk(), &path).map_err(|it| cannot_open(&path, it))?;
-        if created {
-            sync_parent(logs, &path)?;
-        }
         let length = file.metadata().map_err(|it| Error::io("cannot look at the journal", &path, it))?.len();
+        if created || believed.is_none() {
+            file = named(logs, &path, file, created)?;
+        }
         let mut active =
             Active { logs: logs.clone(), name: name.clone(), path, lock, mark, file, length, failed: false };
         if active.length < active.mark.length {
@@ -306,6 +306,26 @@ impl Active {
         }
         Ok(())
     }
+}
+
+/// Brings the name of a journal's file to disk, which nobody may have done before the first mark was written.
+///
+/// A sync that failed may have covered it, and no later one proves anything then: so an empty file that was found there
+/// gets its name anew, and one whose name cannot be synced is taken away again.
+fn named(logs: &Logs, path: &Path, mut file: File, created: bool) -> Result<File> {
+    let disk = logs.disk();
+    // What an operator has put in its place, a link for example, stays.
+    let is_ours = fs::symlink_metadata(path).is_ok_and(|it| it.is_file() && it.len() == 0);
+    if is_ours && !created {
+        disk.remove(path).map_err(|it| Error::io("cannot create", path, it))?;
+        (file, _) = durable::open_or_create(disk, path).map_err(|it| cannot_open(path, it))?;
+    }
+    let synced = sync_parent(logs, path);
+    if synced.is_err() && is_ours {
+        // The failure itself is told.
+        drop(disk.remove(path));
+    }
+    synced.map(|()| file)
 }
 
 fn sync_parent(logs: &Logs, path: &Path) -> Result<()> {
