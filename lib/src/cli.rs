@@ -1,17 +1,18 @@
 //! The one piece that every tool's command line goes through: arguments in, results, messages, exit code out.
 //!
-//! A tool is `fn main() -> ExitCode { cli::run_tool("its-name", run) }`, or `tool_main!("its-name", run)` where its start
-//! counts, and a function `fn run(args: Args, out: &mut Output) -> Result<Verdict>`, where `Args` derives argh's `FromArgs` and
-//! `ArgsInfo`. Each tool declares `--logs` and `--quiet` itself (argh cannot share fields); `--help` and
-//! `--version` are answered here.
+//! A tool is `fn main() -> ExitCode { cli::run_tool("its-name", run) }`, or `tool_main!("its-name", run)` where its
+//! start counts, and a function `fn run(args: Args, out: &mut Output) -> Result<Verdict>`, where `Args` derives argh's
+//! `FromArgs` and `ArgsInfo`. Each tool declares `--logs` and `--quiet` itself (argh cannot share fields); `--help`
+//! and `--version` are answered here.
 //!
 //! # Invariants
 //! - The exit code says what happened (`Kind::exit_code`); results that could not be written are 74.
 //! - Nothing is done when standard output was closed at start: nobody could get the acknowledgement.
 //! - Nothing panics on what comes from outside; a panic is a bug, said in one line, exit 70 (`EX_SOFTWARE`).
 //!
-//! Parts: `entry` (C's `main`), `arguments` (what people write), `definition` (what there is to write), `help`, `output` (results), `messages` (words for people),
-//! `streams` (closed descriptors, whole writes), `signals`, `verdict` (which exit code wins).
+//! Parts: `entry` (C's `main`), `arguments` (what people write), `definition` (what there is to write), `help`,
+//! `output` (results), `messages` (words for people), `streams` (closed descriptors, whole writes), `signals`,
+//! `verdict` (which exit code wins).
 
 mod arguments;
 mod definition;
